@@ -1,0 +1,171 @@
+"""The bundle contract: a policy as a directory that can be checked before it is trusted.
+
+    manifest.json        Manifest: version, task, shapes, metrics, sha256 of every other file
+    policy.onnx          one step: state, cloud, noise -> action
+    denoiser.onnx        K steps: those, step_noise, noise_scale -> action, chain, log_prob
+    weights.safetensors  for further training
+    config.yaml          configuration of the training run
+    task.yaml            the task contract
+
+Inputs of both graphs (float32): ``state`` (B, n_o, d_s), ``cloud`` (B, n_o, N, 3), ``noise``
+(B, h, d_a) ~ N(0, 1). Output ``action`` (B, n_c, d_a) in the units of the task. The denoiser also
+takes ``step_noise`` (K, B, h, d_a) ~ N(0, 1) and the scalar ``noise_scale`` (1: stochastic, as in
+training; 0: deterministic) and gives ``chain`` (K + 1, B, h, d_a), normalised, and ``log_prob``
+(K, B), nats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rl100_contracts.errors import ContractError
+from rl100_contracts.loading import StrictModel, load_json_model, write_json_atomic
+from rl100_contracts.task import Task
+
+MANIFEST = "manifest.json"
+POLICY = "policy.onnx"
+DENOISER = "denoiser.onnx"
+WEIGHTS = "weights.safetensors"
+CONFIG = "config.yaml"
+TASK = "task.yaml"
+REQUIRED_FILES = (POLICY, DENOISER, WEIGHTS, CONFIG, TASK)
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Manifest(StrictModel):
+    """Description of a bundle."""
+
+    format_version: Literal[1] = 1
+    policy_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=96)]
+    task: str
+    task_hash: str
+    stage: str = Field(description="training stage that made it, e.g. il")
+    parent: str = Field("", description="policy_version that training started from")
+    created: str = Field(description="UTC, ISO 8601")
+    n_obs_steps: Count
+    state_dim: Count
+    num_points: Count
+    horizon: Count = Field(description="predicted actions (h)")
+    n_action_steps: Count = Field(description="executed actions (n_c)")
+    action_dim: Count
+    denoising_steps: Count = Field(description="K")
+    timesteps: list[int] = Field(description="diffusion time of each denoising step, (K,)")
+    export_parity: float = Field(
+        ge=0, description="largest ONNX - training difference, as a fraction of the action range"
+    )
+    metrics: dict[str, float] = Field(default_factory=dict)
+    files: dict[str, Sha256] = Field(description="sha256 of each file")
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Hash the files of ``folder`` into the manifest and write it; returns what was written.
+
+    Raises:
+        ContractError: a required file is missing.
+    """
+    missing = [name for name in REQUIRED_FILES if not (folder / name).is_file()]
+    if missing:
+        raise ContractError(f"{folder}: the bundle lacks {missing[0]}")
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
+    files = {name: sha256_file(folder / name) for name in names}
+    manifest = manifest.model_copy(update={"files": files})
+    write_json_atomic(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def publish_bundle(staging: Path, final: Path) -> None:
+    """Rename a finished bundle into place.
+
+    Raises:
+        ContractError: ``final`` exists (bundles are never overwritten).
+    """
+    if final.exists():
+        raise ContractError(f"{final}: this bundle exists already and is never overwritten")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.rename(staging, final)
+    except OSError:
+        # Another file system: copy beside the goal first, so that the rename stays atomic.
+        nearby = final.with_name(f".{final.name}.partial")
+        shutil.copytree(staging, nearby)
+        os.rename(nearby, final)
+        shutil.rmtree(staging)
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Manifest of a bundle, not yet checked against its files; raises ContractError."""
+    if not folder.is_dir():
+        raise ContractError(f"{folder}: no such bundle")
+    return load_json_model(Manifest, folder / MANIFEST)
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    missing = [name for name in REQUIRED_FILES if name not in manifest.files]
+    if missing:
+        raise ContractError(f"{folder / MANIFEST}: files does not list {missing[0]}")
+    root = folder.resolve()
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if Path(name).name != name or path.resolve().parent != root:
+            raise ContractError(f"{folder / MANIFEST}: '{name}' lies outside the bundle")
+        if not path.is_file():
+            raise ContractError(f"{path}: listed in the manifest but missing")
+        if sha256_file(path) != expected:
+            raise ContractError(f"{path}: damaged or changed (its sha256 is not the manifest's)")
+
+
+def _check_task(folder: Path, manifest: Manifest, task: Task) -> None:
+    if manifest.task != task.name:
+        raise ContractError(f"{folder}: trained for task '{manifest.task}', not '{task.name}'")
+    if manifest.task_hash != task.hash:
+        raise ContractError(
+            f"{folder}: trained for another version of task '{task.name}' (its contract hash is "
+            f"{manifest.task_hash[:12]}, the running one's {task.hash[:12]}); train it again or "
+            f"start with the task file in the bundle ({TASK})"
+        )
+    expected = {
+        "n_obs_steps": task.control.n_obs_steps,
+        "state_dim": task.observation.state_dim,
+        "num_points": task.observation.cloud.num_points,
+        "n_action_steps": task.control.n_action_steps,
+        "action_dim": task.action.dim,
+    }
+    for key, value in expected.items():
+        if getattr(manifest, key) != value:
+            raise ContractError(
+                f"{folder / MANIFEST}: {key} is {getattr(manifest, key)}, the task needs {value}"
+            )
+
+
+def verify_bundle(folder: Path, task: Task | None = None) -> Manifest:
+    """Check a bundle's manifest, files and (when given) task.
+
+    Raises:
+        ContractError: one sentence that names the file and what is wrong.
+    """
+    manifest = load_manifest(folder)
+    if manifest.horizon < manifest.n_action_steps:
+        raise ContractError(f"{folder / MANIFEST}: horizon is below n_action_steps")
+    if len(manifest.timesteps) != manifest.denoising_steps:
+        raise ContractError(f"{folder / MANIFEST}: timesteps needs one value per denoising step")
+    if task is not None:
+        _check_task(folder, manifest, task)
+    _check_files(folder, manifest)
+    return manifest

@@ -1,0 +1,220 @@
+"""Writing an episode so that a crash at any point leaves either nothing or the whole of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from rl100_contracts.episode import INFO_FILE, PARTIAL, EpisodeInfo, Outcome, TopicAudit
+from rl100_contracts.errors import ContractError
+from rl100_contracts.interfaces import ensure_type
+from rl100_contracts.loading import write_json_atomic
+from rl100_contracts.task import NANOSECONDS, Role, Stream, Task
+
+
+@dataclass
+class _Counter:
+    """Running audit of one topic."""
+
+    received: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    longest_gap_ns: int = 0
+    repeated: int = 0
+
+    def count(self, stamp_ns: int) -> None:
+        if self.received == 0:
+            self.first_ns = stamp_ns
+        elif stamp_ns <= self.last_ns:
+            self.repeated += 1
+        else:
+            self.longest_gap_ns = max(self.longest_gap_ns, stamp_ns - self.last_ns)
+        self.last_ns = max(self.last_ns, stamp_ns)
+        self.received += 1
+
+
+def peek_stamp_ns(data: bytes | memoryview) -> int:
+    """Header stamp (ns) of a serialized message whose first field is a std_msgs/Header.
+
+    A CDR message starts with a 4-byte encapsulation header (second byte: 1 for little endian).
+    """
+    if len(data) < 12:
+        raise ContractError("a serialized message is too short to have a header")
+    order = "<" if data[1] & 1 else ">"
+    sec, nanosec = struct.unpack_from(f"{order}iI", data, 4)
+    return int(sec) * NANOSECONDS + int(nanosec)
+
+
+@dataclass
+class EpisodeWriter:
+    """Writes the raw messages of one episode.
+
+    Args:
+        data: folder of episodes; created when missing.
+        episode_id: name of the episode.
+        task: the contract; its streams are what may be written.
+
+    Raises:
+        ContractError: the episode exists already (recorded episodes are never rewritten), or the
+            folder cannot be written.
+    """
+
+    data: Path
+    episode_id: str
+    task: Task
+    note: str = ""
+    seed: int | None = None
+    _counters: dict[str, _Counter] = field(default_factory=dict)
+    _connections: dict[str, Connection] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.final = self.data / self.episode_id
+        self.partial = self.data / PARTIAL / self.episode_id
+        if self.final.exists() or self.partial.exists():
+            raise ContractError(
+                f"{self.final if self.final.exists() else self.partial}: this episode exists "
+                "already and is never overwritten; choose another name"
+            )
+        try:
+            self.partial.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = Writer(self.partial, version=9, storage_plugin=StoragePlugin.MCAP)
+            self._writer.open()
+        except OSError as error:
+            raise ContractError(f"{self.data}: cannot be written ({error.strerror})") from None
+        for name, stream in self.task.streams.items():
+            self._counters[name] = _Counter()
+            self._connections[name] = self._writer.add_connection(
+                stream.topic, stream.type, typestore=ensure_type(stream.type)
+            )
+
+    def write(self, stream: str, received_ns: int, data: bytes) -> int:
+        """Append one serialized message; returns its header stamp, ns.
+
+        Raises:
+            ContractError: the disc is full or gone; the episode so far stays in ``partial``.
+        """
+        stamp_ns = peek_stamp_ns(data)
+        try:
+            self._writer.write(self._connections[stream], received_ns, data)
+        except OSError as error:
+            raise ContractError(f"{self.partial}: cannot be written ({error.strerror})") from None
+        self._counters[stream].count(stamp_ns)
+        return stamp_ns
+
+    def last_stamp_ns(self, stream: str) -> int:
+        """Newest header stamp written of a stream, ns; 0 before the first."""
+        return self._counters[stream].last_ns
+
+    def received(self, stream: str) -> int:
+        """Messages written of a stream."""
+        return self._counters[stream].received
+
+    def audit(self) -> dict[str, TopicAudit]:
+        """Completeness of each topic so far."""
+        start, end = self._bounds()
+        result = {}
+        for name, counter in self._counters.items():
+            stream = self.task.streams[name]
+            expected = None
+            if stream.rate_hz is not None and end > start:
+                expected = round((end - start) / NANOSECONDS * stream.rate_hz)
+            result[stream.topic] = TopicAudit(
+                received=counter.received,
+                expected=expected,
+                longest_gap_s=counter.longest_gap_ns / NANOSECONDS,
+                repeated=counter.repeated,
+            )
+        return result
+
+    def _bounds(self) -> tuple[int, int]:
+        counted = [
+            counter
+            for name, counter in self._counters.items()
+            if counter.received and self.task.streams[name].role is not Role.EVENT
+        ]
+        if not counted:
+            return 0, 0
+        return min(c.first_ns for c in counted), max(c.last_ns for c in counted)
+
+    def _problem(self, stream: Stream, audit: TopicAudit) -> str:
+        rules = self.task.episode
+        if not stream.required or stream.role is Role.EVENT:
+            return ""
+        if audit.received == 0:
+            return f"no message on {stream.topic}"
+        if audit.expected and audit.received < audit.expected * (1 - rules.max_missing_fraction):
+            return f"{stream.topic}: {audit.received} of {audit.expected} messages"
+        if audit.longest_gap_s > rules.max_gap_s:
+            return f"{stream.topic}: a gap of {audit.longest_gap_s:.2f} s"
+        return ""
+
+    def finish(
+        self,
+        outcome: Outcome,
+        labeller: str,
+        steps: int,
+        policy_version: str = "",
+        source: str = "",
+    ) -> EpisodeInfo:
+        """Close the bag, write its description and rename the episode into place.
+
+        Raises:
+            ContractError: the disc is full or gone.
+        """
+        start, end = self._bounds()
+        audit = self.audit()
+        problems = [
+            problem
+            for stream in self.task.streams.values()
+            if (problem := self._problem(stream, audit[stream.topic]))
+        ]
+        try:
+            self._writer.close()
+            bag = next(self.partial.glob("*.mcap"))
+            info = EpisodeInfo(
+                episode_id=self.episode_id,
+                task=self.task.name,
+                task_hash=self.task.hash,
+                outcome=outcome,
+                labeller=labeller,
+                policy_version=policy_version,
+                source=source,
+                start_ns=start,
+                end_ns=end,
+                steps=steps,
+                seed=self.seed,
+                note=self.note,
+                complete=not problems,
+                problems=problems,
+                audit=audit,
+                bag_file=bag.name,
+                bag_bytes=bag.stat().st_size,
+            )
+            write_json_atomic(self.partial / INFO_FILE, info.model_dump(mode="json"))
+            for path in (bag, self.partial / "metadata.yaml", self.partial):
+                _sync(path)
+            os.rename(self.partial, self.final)
+            _sync(self.data)
+        except OSError as error:
+            raise ContractError(f"{self.partial}: cannot be finished ({error.strerror})") from None
+        return info
+
+    def discard(self) -> None:
+        """Close and delete the episode in progress (a person asked for it)."""
+        self._writer.close()
+        shutil.rmtree(self.partial)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or a folder to the disc."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
