@@ -1,0 +1,252 @@
+"""The simulated world of the push task, in plain Python: reset, step, observe, ground truth.
+
+Everything is a function of the seed and the commands: the same seed and the same commands give
+bit-identical observations, in whatever order and however often they are asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+from rl100_contracts.errors import ContractError
+from rl100_contracts.task import Task
+
+from rl100_sim.camera import CameraModel, DepthCamera, DepthImage, DepthNoise, quaternion_matrix
+from rl100_sim.robot import JOINT_NAMES, ArmKinematics, Firmware
+from rl100_sim.scene import (
+    PushScene,
+    Randomisation,
+    Variation,
+    apply_variation,
+    compile_scene,
+    draw_variation,
+)
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SensorNoise:
+    """Standard deviations of the joint sensors (rad, rad/s), and the depth camera's noise."""
+
+    joint_position: float = 2e-4
+    joint_velocity: float = 5e-3
+    depth: DepthNoise | None = DepthNoise()
+
+    @staticmethod
+    def none() -> SensorNoise:
+        """Perfect sensors (depth is still in whole millimetres)."""
+        return SensorNoise(0.0, 0.0, None)
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """Size (pixels) and horizontal field of view (rad) of the depth image."""
+
+    width: int = 128
+    height: int = 96
+    horizontal_fov: float = math.radians(46.0)
+
+
+@dataclass(frozen=True)
+class Proprioception:
+    """Measured joints ``(2,)`` (rad, rad/s) and the tool ``(2,)`` (m) that follows from them."""
+
+    joint_positions: FloatArray
+    joint_velocities: FloatArray
+    tool_xy: FloatArray
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Ground truth of one tick (m, rad, base frame)."""
+
+    seed: int
+    step: int
+    tool_position: FloatArray
+    block_position: FloatArray
+    block_yaw: float
+    goal_position: FloatArray
+    distance: float
+    success: bool
+    done: bool
+
+
+def camera_of_task(task: Task, size: ImageSize) -> CameraModel:
+    """The depth camera at the pose that the task states, with square pixels."""
+    focal = size.width / 2.0 / math.tan(size.horizontal_fov / 2.0)
+    near, far = task.camera.depth_range
+    return CameraModel(
+        width=size.width,
+        height=size.height,
+        fx=focal,
+        fy=focal,
+        cx=(size.width - 1) / 2.0,
+        cy=(size.height - 1) / 2.0,
+        position=np.array(task.camera.position, dtype=np.float64),
+        rotation=quaternion_matrix(task.camera.quaternion_xyzw),
+        min_range=near,
+        max_range=far,
+    )
+
+
+class PushWorld:
+    """One push scene with its robot and its depth camera.
+
+    The task gives the control rate, the episode length, the camera's pose and the joint names.
+    One :meth:`step` is one control period. Call :meth:`reset` before anything else.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        scene: PushScene | None = None,
+        randomisation: Randomisation | None = None,
+        noise: SensorNoise | None = None,
+        image: ImageSize | None = None,
+        command_timeout_s: float | None = None,
+    ) -> None:
+        self.task = task
+        self.scene = scene or PushScene()
+        self.randomisation = randomisation or Randomisation()
+        self.noise = noise or SensorNoise()
+        if tuple(task.joint_names) != JOINT_NAMES:
+            raise ContractError(
+                f"task '{task.name}': joint_names must be {', '.join(JOINT_NAMES)} for the "
+                "simulated arm; mend the task file or choose the task 'push'"
+            )
+        timestep = self.scene.timestep
+        self.substeps = round(1.0 / (task.control.rate_hz * timestep))
+        if self.substeps < 1 or abs(self.substeps * timestep * task.control.rate_hz - 1.0) > 1e-6:
+            raise ContractError(
+                f"task '{task.name}': control.rate_hz {task.control.rate_hz:g} must divide the "
+                f"simulator's physics rate, {1.0 / timestep:g} Hz"
+            )
+        self.kinematics = ArmKinematics(self.scene.arm_x, self.scene.link_1, self.scene.link_2)
+        self.firmware = Firmware(
+            self.kinematics,
+            tick_s=timestep,
+            timeout_steps=None
+            if command_timeout_s is None
+            else round(command_timeout_s / timestep),
+        )
+        self.model = compile_scene(self.scene)
+        self.data = mujoco.MjData(self.model)
+        self.camera = camera_of_task(task, image or ImageSize())
+        self._depth = DepthCamera(self.model, self.camera)
+        joint = self.model.joint("block_joint")
+        self._block_qpos = int(self.model.jnt_qposadr[joint.id])
+        self._goal = np.array([*self.scene.goal, self.scene.block_half[2]])
+        self._tool_z = self.scene.pusher_bottom + self.scene.pusher_radius
+        self._generators = {
+            name: np.random.Generator(np.random.Philox()) for name in ("joints", "depth")
+        }
+        self._noise_keys: dict[str, NDArray[np.uint64]] = {}
+        self.seed = 0
+        self.reset(0)
+
+    def reset(self, seed: int) -> Variation:
+        """Start the episode of ``seed`` (>= 0). The robot stands still; nothing moves."""
+        variation = draw_variation(self.scene, self.randomisation, seed)
+        self.seed, self.variation = seed, variation
+        self._physics_steps = 0
+        apply_variation(self.model, self.scene, variation)
+        mujoco.mj_resetData(self.model, self.data)
+        self.firmware.reset(variation.tool_xy, delay_steps=variation.delay_steps)
+        joints = self.kinematics.inverse(*variation.tool_xy.tolist())
+        assert joints is not None  # the firmware has just stood there
+        self.data.qpos[:2] = joints
+        self.data.ctrl[:2] = joints
+        half = variation.block_yaw / 2.0
+        q = self._block_qpos
+        self.data.qpos[q : q + 3] = (*variation.block_xy, self.scene.block_half[2])
+        self.data.qpos[q + 3 : q + 7] = (math.cos(half), 0.0, 0.0, math.sin(half))
+        mujoco.mj_forward(self.model, self.data)
+        self._depth.place(variation.camera_shift, variation.camera_rotation)
+        keys = np.random.SeedSequence([seed, 0x5E450]).generate_state(4, np.uint64)
+        self._noise_keys = {"joints": keys[:2], "depth": keys[2:]}
+        return variation
+
+    @property
+    def step_count(self) -> int:
+        """Control periods since the reset."""
+        return self._physics_steps // self.substeps
+
+    @property
+    def target(self) -> tuple[float, float]:
+        """The last tool target (m) that the robot accepted."""
+        return self.firmware.target
+
+    def command(self, x: float, y: float) -> bool:
+        """Send a tool target (m); False if the robot ignores it (see :class:`Firmware`)."""
+        return self.firmware.command(x, y)
+
+    def advance(self, physics_steps: int) -> None:
+        """Simulate ``physics_steps`` physics steps."""
+        tick, ctrl = self.firmware.tick, self.data.ctrl
+        for _ in range(physics_steps):
+            ctrl[0], ctrl[1] = tick()
+            mujoco.mj_step(self.model, self.data)
+        self._physics_steps += physics_steps
+
+    def step(self, x: float, y: float) -> Truth:
+        """Send a tool target (m) and simulate one control period."""
+        self.command(x, y)
+        self.advance(self.substeps)
+        return self.truth()
+
+    def _rng(self, stream: str) -> np.random.Generator:
+        """The stream's generator for this moment: noise depends on seed and time only."""
+        generator = self._generators[stream]
+        generator.bit_generator.state = {
+            "bit_generator": "Philox",
+            "state": {
+                "counter": np.array([0, 0, self._physics_steps, 0], dtype=np.uint64),
+                "key": self._noise_keys[stream],
+            },
+            "buffer": np.zeros(4, dtype=np.uint64),
+            "buffer_pos": 4,
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        return generator
+
+    def proprioception(self) -> Proprioception:
+        """Measured joints and tool."""
+        draws = self._rng("joints").standard_normal(4)
+        positions = self.data.qpos[:2] + self.noise.joint_position * draws[:2]
+        velocities = self.data.qvel[:2] + self.noise.joint_velocity * draws[2:]
+        return Proprioception(positions, velocities, self.kinematics.forward(positions))
+
+    def depth(self) -> DepthImage:
+        """Depth image ``(height, width)``, ``uint16`` mm, 0 where nothing was seen."""
+        mujoco.mj_kinematics(self.model, self.data)
+        return self._depth.sense(
+            self._depth.render(self.data), self.noise.depth, self._rng("depth")
+        )
+
+    def truth(self) -> Truth:
+        """Ground truth of this moment."""
+        q = self._block_qpos
+        block = self.data.qpos[q : q + 3].copy()
+        w, x, y, z = self.data.qpos[q + 3 : q + 7].tolist()
+        yaw = math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+        distance = math.hypot(block[0] - self._goal[0], block[1] - self._goal[1])
+        success = distance < self.scene.success_radius
+        tool = self.kinematics.forward(self.data.qpos[:2])
+        return Truth(
+            seed=self.seed,
+            step=self.step_count,
+            tool_position=np.array([tool[0], tool[1], self._tool_z]),
+            block_position=block,
+            block_yaw=yaw,
+            goal_position=self._goal,
+            distance=distance,
+            success=success,
+            done=success or self.step_count >= self.task.episode.max_steps,
+        )
