@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 class ContractError(ValueError):
-    """A mistake that a person can mend: one sentence naming the file, key or topic, and the mend."""
+    """A mistake that a person can mend: one sentence naming the file, key or topic and the mend."""
 
 
 class Interrupted(Exception):

@@ -112,7 +112,8 @@ class ObservationAssembler:
         if stamp_ns < self._after_ns:
             return
         if stream == self._cloud_name:
-            samples, shape = self._clouds, self._cloud_shape
+            samples = self._clouds
+            shape: tuple[int, ...] = self._cloud_shape
         elif stream in self._proprioception:
             samples = self._proprioception[stream]
             shape = (max(part.stop for name, part, _ in self._slices if name == stream),)

@@ -186,7 +186,9 @@ class Safety(StrictModel):
     """When the gateway stops trusting its inputs."""
 
     feedback_timeout_s: Positive = 0.2
-    chunk_timeout_s: Positive = Field(0.5, description="life of a chunk past its last action, s")
+    chunk_timeout_s: Positive = Field(
+        default=0.5, description="life of a chunk past its last action, s"
+    )
     observation_timeout_s: Positive = 0.3
 
 
@@ -228,7 +230,7 @@ class Task(StrictModel):
     camera: Camera
     action: ActionSpace
     limits: Limits
-    safety: Safety = Safety()
+    safety: Safety = Field(default_factory=lambda: Safety())
     latency: Latency = Latency()
     reward: Reward = Reward()
     episode: Episodes
@@ -251,7 +253,7 @@ class Task(StrictModel):
 
     def to_yaml(self) -> str:
         """The task as YAML text that loads to an equal task."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
     def _check_stream(self, key: str, name: str, role: Role) -> None:
         stream = self.streams.get(name)
