@@ -27,6 +27,7 @@ class Chunk:
         stamps_ns: int64 (n,), when each action becomes the target, strictly increasing.
         actions: float32 (n, d), task units.
         expires_ns: no action is started after it.
+        observation_digest: of the observation tensors (Observation.digest); 0: none.
     """
 
     sequence: int
@@ -36,6 +37,7 @@ class Chunk:
     stamps_ns: NDArray[np.int64]
     actions: NDArray[np.float32]
     expires_ns: int
+    observation_digest: int = 0
 
 
 def check_chunk(chunk: Chunk, task: Task) -> None:
@@ -83,6 +85,7 @@ def chunk_from_message(msg: Any, task: Task) -> Chunk:
         np.asarray([stamp_to_ns(stamp) for stamp in msg.action_stamps], dtype=np.int64),
         flat.reshape(-1, dim),
         stamp_to_ns(msg.expires),
+        int(msg.observation_digest),
     )
     check_chunk(chunk, task)
     return chunk
@@ -101,6 +104,7 @@ def fill_message(msg: Any, chunk: Chunk, frame_id: str, time_type: Any) -> Any:
     msg.header.frame_id = frame_id
     msg.sequence, msg.source = chunk.sequence, chunk.source
     msg.policy_version = chunk.policy_version
+    msg.observation_digest = chunk.observation_digest
     msg.action_dim = int(chunk.actions.shape[1])
     msg.actions = np.ascontiguousarray(chunk.actions, dtype=np.float32).ravel().tolist()
     msg.action_stamps = [
