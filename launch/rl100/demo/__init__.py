@@ -1,0 +1,1 @@
+"""The whole loop on one screen: demonstrations, training, deployment, evaluation, report."""
