@@ -1,0 +1,57 @@
+"""``rl100 task check`` and ``rl100 bundle check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rl100_contracts.bundle import verify_bundle
+from rl100_contracts.task import load_task
+
+
+def _table(title: str, rows: list[tuple[str, str]]) -> None:
+    table = Table(title=escape(title), title_justify="left", show_header=False, box=None)
+    for key, value in rows:
+        table.add_row(key, escape(value))
+    Console().print(table)
+
+
+def print_task(name_or_path: str) -> None:
+    """Check a task and print a summary; raises ContractError."""
+    task = load_task(name_or_path)
+    spec, action, control = task.observation, task.action, task.control
+    _table(
+        f"task {task.name}: valid",
+        [
+            ("hash", task.hash),
+            ("description", " ".join(task.description.split())),
+            ("control", f"{control.rate_hz:g} Hz, {control.n_action_steps} actions per decision"),
+            (
+                "observation",
+                f"{control.n_obs_steps} frames of {spec.state_dim} values and "
+                f"{spec.cloud.num_points} points",
+            ),
+            ("action", f"{action.space} of {', '.join(action.names)} on {action.command}"),
+            ("streams", ", ".join(f"{n} ({s.topic})" for n, s in task.streams.items())),
+            ("episode", f"at most {task.episode.max_steps} steps"),
+        ],
+    )
+
+
+def print_bundle(folder: Path, task: str = "") -> None:
+    """Check a bundle, with ``task`` against that task too; raises ContractError."""
+    manifest = verify_bundle(folder, load_task(task) if task else None)
+    rows = [
+        ("task", f"{manifest.task} ({manifest.task_hash[:12]})"),
+        ("stage", manifest.stage + (f", from {manifest.parent}" if manifest.parent else "")),
+        ("created", manifest.created),
+        ("decision", f"{manifest.n_action_steps} of {manifest.horizon} predicted actions"),
+        ("denoising steps", str(manifest.denoising_steps)),
+        ("export parity", f"{manifest.export_parity:.2e} of the action range"),
+        ("files", f"{len(manifest.files)}, all as listed"),
+        *((key, f"{value:.4g}") for key, value in manifest.metrics.items()),
+    ]
+    _table(f"bundle {manifest.policy_version}: valid", rows)

@@ -1,0 +1,190 @@
+"""The ``rl100`` command.
+
+Starting it must be quick, so every command imports what it needs when it runs, and whole groups
+of commands that live in other modules are loaded only when they are called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from rl100_contracts.errors import ContractError, Interrupted, fail
+
+TRACEBACK_VARIABLE = "RL100_TRACEBACK"
+
+app = typer.Typer(
+    name="rl100",
+    help="Robot learning from a few demonstrations, on ROS 2.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+task_app = typer.Typer(no_args_is_help=True, help="Check task files.")
+bundle_app = typer.Typer(no_args_is_help=True, help="Check policy bundles.")
+app.add_typer(task_app, name="task")
+app.add_typer(bundle_app, name="bundle")
+
+#: Commands that live elsewhere: name -> (module, attribute, help). The attribute is a typer app
+#: (a group of commands) or a function (one command).
+ELSEWHERE = {
+    "train": ("rl100_trainer.cli", "app", "Train a policy on recorded episodes."),
+    "episodes": ("rl100.episodes_cli", "app", "List, check and replay recorded episodes."),
+    "demo": ("rl100.demo.cli", "demo", "Record, train, deploy and evaluate in the simulator."),
+    "eval": ("rl100.eval_cli", "evaluate", "Evaluate a policy bundle in the simulator."),
+}
+
+
+def run_elsewhere(command: str, module: str, attribute: str, arguments: list[str]) -> None:
+    """Load and run a command that lives in another module.
+
+    Raises:
+        ContractError: a module that the command needs is not there.
+    """
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ContractError(
+            f"'rl100 {command}' needs the Python module {error.name}, which is not there: "
+            "run make setup, and start through ./rl100"
+        ) from error
+    parent = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    if isinstance(found, typer.Typer):
+        # One level above, so that an app with a single command keeps that command's name.
+        parent.add_typer(found, name=command)
+        typer.main.get_command(parent)(args=[command, *arguments], prog_name="rl100")
+    else:
+        parent.command()(found)
+        typer.main.get_command(parent)(args=arguments, prog_name=f"rl100 {command}")
+
+
+def _mount(command: str, module: str, attribute: str, help_text: str) -> None:
+    def run(context: typer.Context) -> None:
+        run_elsewhere(command, module, attribute, context.args)
+
+    settings = {
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "allow_interspersed_args": False,
+        "help_option_names": [],
+    }
+    app.command(command, help=help_text, context_settings=settings)(run)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what was found on this machine, and what to do about what is missing."""
+    from rl100.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(as_json=as_json))
+
+
+@app.command()
+def up(
+    system: Annotated[str, typer.Argument(help="deploy, record, rollout, train, sim ...")] = "",
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY:=VALUE]...", help="see --show-args")
+    ] = None,
+    only: Annotated[str, typer.Option(help="Run one node of the system in this terminal.")] = "",
+    log_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the log files (default: below ~/.ros/log).")
+    ] = None,
+    show_args: Annotated[
+        bool, typer.Option("--show-args", "-s", help="Show the system's arguments and stop.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the command of each node and stop.")
+    ] = False,
+) -> None:
+    """Start a system: all its processes, until Ctrl-C or until a node that it needs ends."""
+    from rl100 import up_command
+
+    if not system:
+        up_command.print_systems()
+    elif show_args:
+        up_command.print_arguments(system)
+    elif dry_run:
+        up_command.print_commands(system, arguments or [])
+    elif only:
+        up_command.run_one(system, arguments or [], only)
+    else:
+        raise typer.Exit(up_command.run_system(system, arguments or [], log_dir))
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="Name of the benchmark; see --list.")] = "",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures to this file too.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions.")] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List the benchmarks.")] = False,
+) -> None:
+    """Measure, and print figures with their uncertainty."""
+    from rl100.bench.command import print_benches, run_bench
+
+    if show_list:
+        print_benches()
+    elif not name:
+        raise ContractError("give the name of a benchmark; rl100 bench --list shows them")
+    else:
+        run_bench(name, quick=quick, json_file=json_file)
+
+
+@task_app.command("check")
+def task_check(
+    task: Annotated[str, typer.Argument(help="Task file, or the name of a built-in task.")],
+) -> None:
+    """Check a task file and print what it says."""
+    from rl100.check_command import print_task
+
+    print_task(task)
+
+
+@bundle_app.command("check")
+def bundle_check(
+    bundle: Annotated[Path, typer.Argument(help="Directory of the bundle.")],
+    task: Annotated[str, typer.Option(help="Check that it fits this task too.")] = "",
+) -> None:
+    """Check a policy bundle: manifest, every file, and the task that it was trained for."""
+    from rl100.check_command import print_bundle
+
+    print_bundle(bundle, task)
+
+
+for _command, _target in ELSEWHERE.items():
+    _mount(_command, *_target)
+
+
+def main() -> NoReturn:
+    """Run the command; a mistake gives one sentence and an exit status, never a traceback.
+
+    Exit status: 2 for a user's mistake, 130 after Ctrl-C, 1 for anything unforeseen.
+    """
+    try:
+        app(prog_name="rl100")
+    except SystemExit as end:
+        if end.code == 130:  # typer's answer to Ctrl-C, without a word
+            print("interrupted", file=sys.stderr)
+        raise
+    except ContractError as error:
+        fail(str(error))
+    except (KeyboardInterrupt, Interrupted) as error:
+        fail(str(error) or "interrupted", code=130)
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        text = " ".join(str(error).split()) or "no reason given"
+        fail(f"{type(error).__name__}: {text} (set {TRACEBACK_VARIABLE}=1 to see where)", code=1)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
