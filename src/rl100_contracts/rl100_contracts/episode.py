@@ -18,16 +18,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from rosbags.highlevel import AnyReader
-from rosbags.highlevel.anyreader import AnyReaderError
 from rosbags.interfaces import Connection
 
 from rl100_contracts.errors import ContractError
-from rl100_contracts.interfaces import ensure_type, typestore
+from rl100_contracts.interfaces import typestore
 from rl100_contracts.loading import StrictModel, load_json_model
 from rl100_contracts.task import Role, Task
 
 PARTIAL = ".partial"
 INFO_FILE = "episode.json"
+EPISODE_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
 class Outcome(str, Enum):
@@ -44,7 +44,9 @@ class TopicAudit(StrictModel):
 
     received: int = Field(ge=0)
     expected: int | None = Field(None, description="from the nominal rate; None: irregular topic")
-    longest_gap_s: float = Field(0.0, ge=0, description="between header stamps")
+    longest_gap_s: float = Field(
+        0.0, ge=0, description="between header stamps, from the episode's start to its end"
+    )
     repeated: int = Field(0, ge=0, description="messages whose stamp did not advance")
 
 
@@ -52,11 +54,12 @@ class EpisodeInfo(StrictModel):
     """What is known of a recorded episode."""
 
     format_version: Literal[1] = 1
-    episode_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    episode_id: Annotated[str, Field(pattern=EPISODE_ID, max_length=128)]
     task: str
     task_hash: str
     outcome: Outcome
     labeller: str = ""
+    label_ns: int | None = Field(None, description="stamp of the verdict; None: nobody gave one")
     policy_version: str = Field("", description="bundle that acted; empty: teleoperation")
     source: str = Field("", description="who acted most, e.g. policy, scripted, keyboard")
     start_ns: int = Field(ge=0, description="first header stamp")
@@ -135,8 +138,9 @@ class EpisodeReader:
         try:
             self._reader = AnyReader([self.path], default_typestore=typestore())
             self._reader.open()
-        except (AnyReaderError, OSError, ValueError, AssertionError) as error:
-            raise ContractError(f"{bag}: the bag cannot be read ({error})") from None
+        except Exception as error:  # damaged bytes raise many kinds of errors
+            self._reader = None
+            raise ContractError(f"{bag}: the bag cannot be read ({_reason(error)})") from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -164,7 +168,7 @@ class EpisodeReader:
         except ContractError:
             raise
         except Exception as error:  # whatever the parser meets in damaged bytes
-            raise ContractError(f"{self.path}: the bag is damaged ({error})") from None
+            raise ContractError(f"{self.path}: the bag is damaged ({_reason(error)})") from None
 
     def messages(self, streams: list[str] | None = None) -> Iterator[tuple[str, Any]]:
         """(stream name, deserialised message) of the task's streams in the order of recording.
@@ -179,15 +183,22 @@ class EpisodeReader:
             for name, stream in self._task.streams.items()
             if streams is None or name in streams
         }
+        assert self._reader is not None, "use EpisodeReader in a with statement"
         for topic, msgtype, _, data in self.raw(list(names)):
-            store = ensure_type(msgtype)
             try:
-                message = store.deserialize_cdr(data, msgtype)
+                # By the definitions in the bag: older bags stay readable when a message grows,
+                # and no sourced workspace is needed.
+                message = self._reader.deserialize(data, msgtype)
             except Exception as error:  # damaged bytes raise many kinds of errors
                 raise ContractError(
-                    f"{self.path}: a message on {topic} is damaged ({error})"
+                    f"{self.path}: a message on {topic} is damaged ({_reason(error)})"
                 ) from None
             yield names[topic], message
+
+
+def _reason(error: Exception) -> str:
+    """What a parser's exception says, or its kind when it says nothing."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def required_topics(task: Task) -> list[str]:

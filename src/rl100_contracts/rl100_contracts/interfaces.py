@@ -56,6 +56,16 @@ def typestore() -> Typestore:
     return get_typestore(Stores.ROS2_JAZZY)
 
 
+def has_header(msgtype: str) -> bool:
+    """Whether the first field of a type is a std_msgs/Header, so that its stamp can be peeked.
+
+    Raises:
+        ContractError: the type is in no sourced package.
+    """
+    fields = ensure_type(msgtype).fielddefs[msgtype][1]
+    return bool(fields) and fields[0][1][1] == "std_msgs/msg/Header"
+
+
 def ensure_type(msgtype: str) -> Typestore:
     """The typestore with ``msgtype`` in it.
 

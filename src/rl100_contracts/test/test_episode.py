@@ -1,0 +1,484 @@
+"""Pins the episode contract: what is written is what came, byte for byte and for every reader; a
+crash leaves whole episodes or nothing; damage and mix-ups give one sentence; nothing is rewritten.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rl100_contracts import episode_writer
+from rl100_contracts.decode import decode_executed, message_stamp_ns
+from rl100_contracts.episode import (
+    EpisodeReader,
+    Outcome,
+    list_episodes,
+    load_episode_info,
+    required_topics,
+    unfinished_episodes,
+)
+from rl100_contracts.episode_writer import EpisodeWriter, peek_stamp_ns
+from rl100_contracts.errors import ContractError
+from rl100_contracts.interfaces import ensure_type, has_header
+from rl100_contracts.task import NANOSECONDS, Task, load_task
+
+MESSAGES = Path(__file__).resolve().parents[2] / "rl100_msgs" / "msg"
+PERIOD = NANOSECONDS // 20
+START = 1_000 * NANOSECONDS
+RATED = ("joint_states", "tool_pose", "points", "depth", "camera_info", "executed_action")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def definitions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The workspace's own message definitions, found as in a sourced workspace."""
+    prefix = tmp_path_factory.mktemp("prefix")
+    shutil.copytree(MESSAGES, prefix / "share" / "rl100_msgs" / "msg")
+    before = os.environ.get("AMENT_PREFIX_PATH", "")
+    os.environ["AMENT_PREFIX_PATH"] = f"{prefix}{os.pathsep}{before}"
+    yield
+    os.environ["AMENT_PREFIX_PATH"] = before
+
+
+@pytest.fixture
+def task() -> Task:
+    """The built-in task."""
+    return load_task("push")
+
+
+def make(msgtype: str, stamp_ns: int, **values: Any) -> bytes:
+    """A serialized message of any type with a header; other fields from ``values``."""
+    store = ensure_type(msgtype)
+
+    def default(name: str) -> Any:
+        fields: dict[str, Any] = {}
+        for key, described in store.fielddefs[name][1]:
+            kind: Any = described[0]
+            detail: Any = described[1]
+            if kind.name == "NAME":
+                fields[key] = default(detail)
+            elif kind.name == "BASE":
+                fields[key] = "" if detail[0] == "string" else 0
+            elif kind.name == "ARRAY":
+                fields[key] = np.zeros(detail[1], dtype=detail[0][1][0])
+            elif detail[0][0].name == "BASE" and detail[0][1][0] != "string":
+                fields[key] = np.zeros(0, dtype=detail[0][1][0])
+            else:
+                fields[key] = []
+        return store.types[name](**fields)
+
+    message = default(msgtype)
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, NANOSECONDS)
+    for key, value in values.items():
+        assert hasattr(message, key)
+        setattr(message, key, value)
+    return bytes(store.serialize_cdr(message, msgtype))
+
+
+def header(stamp_ns: int, body: bytes = b"") -> bytes:
+    """The start of any serialized message with a header, followed by arbitrary bytes."""
+    sec, nanosec = divmod(stamp_ns, NANOSECONDS)
+    return b"\x00\x01\x00\x00" + struct.pack("<iI", sec, nanosec) + body
+
+
+def fill(writer: EpisodeWriter, ticks: int = 20, skip: tuple[str, ...] = ()) -> None:
+    """Write a regular episode; ``skip`` names streams that stay silent."""
+    for tick in range(ticks):
+        for name in RATED:
+            if name not in skip:
+                stamp = START + tick * PERIOD
+                writer.write(name, stamp + 5, make(writer.task.streams[name].type, stamp))
+
+
+def record(data: Path, name: str, task: Task, ticks: int = 20) -> Path:
+    """One complete episode on the disc."""
+    writer = EpisodeWriter(data, name, task)
+    fill(writer, ticks)
+    writer.finish(Outcome.SUCCESS, "test", ticks)
+    return data / name
+
+
+def test_written_episode_reads_back(tmp_path: Path, task: Task) -> None:
+    writer = EpisodeWriter(tmp_path, "one", task, note="first", seed=7)
+    fill(writer)
+    assert unfinished_episodes(tmp_path) == [tmp_path / ".partial" / "one"]
+    assert list_episodes(tmp_path) == []
+    info = writer.finish(Outcome.SUCCESS, "keyboard", 20, "v3", "policy", START + 19 * PERIOD)
+    assert unfinished_episodes(tmp_path) == []
+    assert list_episodes(tmp_path) == [tmp_path / "one"] == list_episodes(tmp_path / "one")
+    assert load_episode_info(tmp_path / "one") == info
+    assert info.complete and info.problems == []
+    assert (info.note, info.seed, info.steps) == ("first", 7, 20)
+    assert info.label_ns == START + 19 * PERIOD
+    assert info.duration_s == pytest.approx(19 / 20)
+    with EpisodeReader(tmp_path / "one", task) as reader:
+        names = [name for name, _ in reader.messages()]
+        assert names == list(RATED) * 20
+        stamps = [message_stamp_ns(m) for _, m in reader.messages(["executed_action"])]
+        assert stamps == [START + tick * PERIOD for tick in range(20)]
+
+
+def test_payloads_are_identical_in_two_independent_readers(tmp_path: Path, task: Task) -> None:
+    from mcap.reader import make_reader
+    from rosbags.rosbag2 import Reader
+
+    random = np.random.default_rng(0)
+    written: list[tuple[str, int, bytes]] = []
+    writer = EpisodeWriter(tmp_path, "bytes", task)
+    for index in range(60):
+        for name in RATED:
+            # 40 kB each: the bag gets several chunks.
+            data = header(START + index * PERIOD, random.bytes(int(random.integers(0, 40_000))))
+            received = START + len(written)
+            writer.write(name, received, data)
+            written.append((task.streams[name].topic, received, data))
+    writer.finish(Outcome.UNKNOWN, "", 0)
+    with Reader(tmp_path / "bytes") as bag:
+        by_rosbags = [(c.topic, stamp, bytes(data)) for c, stamp, data in bag.messages()]
+    with (tmp_path / "bytes" / "bytes.mcap").open("rb") as file:
+        by_mcap = [
+            (channel.topic, message.log_time, message.data)
+            for _, channel, message in make_reader(file).iter_messages()
+        ]
+    assert by_rosbags == written
+    assert by_mcap == written
+
+
+def test_own_messages_decode_without_this_workspace(tmp_path: Path, task: Task) -> None:
+    """The bag carries the definitions: mcap-ros2-support knows nothing of rl100_msgs."""
+    from mcap.reader import make_reader
+    from mcap_ros2.decoder import DecoderFactory
+
+    time_type = ensure_type("builtin_interfaces/msg/Time").types["builtin_interfaces/msg/Time"]
+    chunk = make(
+        "rl100_msgs/msg/ActionChunk",
+        START,
+        sequence=2**40 + 1,
+        source="policy",
+        action_dim=2,
+        actions=np.array([0.5, -1.5, 2.5, 3.5], dtype=np.float32),
+        action_stamps=[time_type(sec=3, nanosec=4), time_type(sec=5, nanosec=6)],
+        expires=time_type(sec=7, nanosec=8),
+    )
+    executed = make(
+        "rl100_msgs/msg/ExecutedAction",
+        START,
+        mode=2,
+        source="policy",
+        action=np.array([0.25, -0.25], dtype=np.float32),
+        target=np.array([1.0, 2.0]),
+    )
+    writer = EpisodeWriter(tmp_path, "own", task)
+    writer.write("action_chunk", 1, chunk)
+    writer.write("executed_action", 2, executed)
+    writer.finish(Outcome.UNKNOWN, "", 1)
+    with (tmp_path / "own" / "own.mcap").open("rb") as file:
+        reader = make_reader(file, decoder_factories=[DecoderFactory()])
+        found = [message for _, _, _, message in reader.iter_decoded_messages()]
+    assert found[0].sequence == 2**40 + 1
+    assert list(found[0].actions) == [0.5, -1.5, 2.5, 3.5]
+    assert [(t.sec, t.nanosec) for t in found[0].action_stamps] == [(3, 4), (5, 6)]
+    assert (found[0].expires.sec, found[0].header.stamp.sec) == (7, 1_000)
+    step = decode_executed(found[1])
+    assert (step.mode, step.source, step.stamp_ns) == (2, "policy", START)
+    np.testing.assert_array_equal(step.action, np.array([0.25, -0.25], dtype=np.float32))
+
+
+def test_metadata_is_what_rosbag2_expects(tmp_path: Path, task: Task) -> None:
+    from mcap.reader import make_reader
+
+    path = record(tmp_path, "meta", task)
+    meta = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert (meta["version"], meta["storage_identifier"]) == (9, "mcap")
+    assert meta["relative_file_paths"] == ["meta.mcap"]
+    assert meta["message_count"] == 120
+    topics = {t["topic_metadata"]["name"]: t for t in meta["topics_with_message_count"]}
+    assert set(topics) == {stream.topic for stream in task.streams.values()}
+    entry = topics["/tool_pose"]["topic_metadata"]
+    assert (entry["type"], entry["serialization_format"]) == (
+        "geometry_msgs/msg/PoseStamped",
+        "cdr",
+    )
+    assert entry["offered_qos_profiles"][0]["reliability"] == "reliable"
+    assert entry["type_description_hash"].startswith("RIHS01_")
+    with (path / "meta.mcap").open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary is not None and summary.statistics is not None
+    assert summary.statistics.message_count == 120
+    assert {schema.encoding for schema in summary.schemas.values()} == {"ros2msg"}
+    own = next(s for s in summary.schemas.values() if s.name == "rl100_msgs/msg/ActionChunk")
+    assert b"MSG: builtin_interfaces/Time" in own.data and b"MSG: std_msgs/Header" in own.data
+
+
+def test_type_hashes_equal_those_that_ros_computes() -> None:
+    """rosidl writes its hash beside each built interface; bags must carry the same one."""
+    compared = 0
+    for prefix in os.environ["AMENT_PREFIX_PATH"].split(os.pathsep):
+        for file in Path(prefix).glob("share/rl100_msgs/msg/*.json"):
+            name = f"rl100_msgs/msg/{file.stem}"
+            source = MESSAGES / f"{file.stem}.msg"
+            if file.with_suffix(".msg").read_bytes() != source.read_bytes():
+                continue  # built from an older source
+            built = json.loads(file.read_text())["type_hashes"]
+            expected = {entry["type_name"]: entry["hash_string"] for entry in built}[name]
+            assert ensure_type(name).hash_rihs01(name) == expected
+            compared += 1
+    if not compared:
+        pytest.skip("the workspace's interfaces aren't built here")
+
+
+def test_bag_with_an_older_definition_stays_readable(tmp_path: Path, task: Task) -> None:
+    """A message type that grew since: the bag is read by the definition that it carries."""
+    script = """
+import struct, sys
+from pathlib import Path
+from rl100_contracts.episode import Outcome
+from rl100_contracts.episode_writer import EpisodeWriter
+from rl100_contracts.task import load_task
+writer = EpisodeWriter(Path(sys.argv[1]), "old", load_task("push"))
+writer.write("reward", 1, b"\\0\\1\\0\\0" + struct.pack("<iII", 5, 6, 1) + b"\\0" + bytes(3)
+             + struct.pack("<f", 0.5))
+writer.finish(Outcome.UNKNOWN, "", 0)
+"""
+    older = tmp_path / "prefix" / "share" / "rl100_msgs" / "msg"
+    shutil.copytree(MESSAGES, older)
+    (older / "RewardEvent.msg").write_text("std_msgs/Header header\nfloat32 value\n")
+    environment = dict(os.environ, AMENT_PREFIX_PATH=str(tmp_path / "prefix"))
+    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=True)
+    with EpisodeReader(tmp_path / "old", task) as reader:
+        ((name, message),) = list(reader.messages())
+    assert name == "reward" and message.value == 0.5 and not hasattr(message, "labeller")
+
+
+def test_truncated_bag_is_one_sentence(tmp_path: Path, task: Task) -> None:
+    path = record(tmp_path, "cut", task)
+    bag = path / "cut.mcap"
+    bag.write_bytes(bag.read_bytes()[:-100])
+    with pytest.raises(ContractError, match=r"cut\.mcap: the bag is damaged \(cut off\?\)"):
+        EpisodeReader(path, task).__enter__()
+    bag.unlink()
+    with pytest.raises(ContractError, match="the bag of the episode is missing"):
+        EpisodeReader(path, task).__enter__()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_damaged_bytes_never_escape_as_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Bytes flipped anywhere in a bag of the right length: messages or a ContractError."""
+    task = load_task("push")
+    folder = tmp_path_factory.mktemp("damage")
+    path = record(folder, "flip", task, ticks=3)
+    content = bytearray((path / "flip.mcap").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] ^= data.draw(st.integers(1, 255))
+    (path / "flip.mcap").write_bytes(content)
+    try:
+        with EpisodeReader(path, task) as reader:
+            for _ in reader.messages():
+                pass
+    except ContractError as error:
+        assert "flip" in str(error) and "\n" not in str(error)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_wrong_task_is_refused(tmp_path: Path, task: Task) -> None:
+    path = record(tmp_path, "mine", task)
+    other = task.model_copy(update={"name": "pour"})
+    with pytest.raises(ContractError, match="recorded for task 'push', not for 'pour'"):
+        EpisodeReader(path, other).__enter__()
+    with pytest.raises(ContractError, match="a task is needed"), EpisodeReader(path) as reader:
+        next(reader.messages())
+
+
+def test_episodes_are_never_overwritten(tmp_path: Path, task: Task) -> None:
+    path = record(tmp_path, "kept", task)
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    with pytest.raises(ContractError, match="never overwritten"):
+        EpisodeWriter(tmp_path, "kept", task)
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+    running = EpisodeWriter(tmp_path, "running", task)
+    with pytest.raises(ContractError, match="never overwritten"):
+        EpisodeWriter(tmp_path, "running", task)
+    # Someone made an episode of the same name meanwhile: the rename must not replace it.
+    shutil.copytree(path, tmp_path / "running")
+    fill(running)
+    with pytest.raises(ContractError, match="cannot be finished"):
+        running.finish(Outcome.SUCCESS, "test", 20)
+    assert load_episode_info(tmp_path / "running").episode_id == "kept"
+    assert unfinished_episodes(tmp_path) == [tmp_path / ".partial" / "running"]
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "", "a b", "x" * 129])
+def test_names_that_are_no_file_names_are_refused(tmp_path: Path, task: Task, name: str) -> None:
+    with pytest.raises(ContractError, match="cannot name an episode"):
+        EpisodeWriter(tmp_path / "data", name, task)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_types_that_cannot_be_recorded_leave_nothing(tmp_path: Path, task: Task) -> None:
+    for msgtype, sentence in (
+        ("std_msgs/msg/Float64MultiArray", "does not start with a header"),
+        ("nowhere_msgs/msg/Thing", "is unknown: build and source"),
+    ):
+        stream = task.streams["reward"].model_copy(update={"type": msgtype})
+        broken = task.model_copy(update={"streams": {**task.streams, "reward": stream}})
+        with pytest.raises(ContractError, match=sentence):
+            EpisodeWriter(tmp_path / "data", "x", broken)
+    assert list(tmp_path.iterdir()) == []
+    assert has_header("sensor_msgs/msg/Joy") and not has_header("builtin_interfaces/msg/Time")
+
+
+def test_audit_names_what_was_lost(tmp_path: Path, task: Task) -> None:
+    silent = EpisodeWriter(tmp_path, "silent", task)
+    fill(silent, skip=("points",))
+    info = silent.finish(Outcome.SUCCESS, "test", 20)
+    assert not info.complete
+    assert info.problems == ["no message on /rl100/points"]
+    assert info.audit["/rl100/points"].received == 0
+    assert info.audit["/rl100/points"].expected == 19
+    assert info.audit["/rl100/policy_step"].expected is None
+
+    gap = EpisodeWriter(tmp_path, "gap", task)
+    late = EpisodeWriter(tmp_path, "late", task)
+    for tick in range(400):
+        for name in RATED:
+            stamp = START + tick * PERIOD
+            if not (name == "depth" and 200 <= tick < 206):
+                gap.write(name, stamp, header(stamp))
+            if not (name == "tool_pose" and tick >= 390):
+                late.write(name, stamp, header(stamp))
+    # Both lose fewer messages than the allowed fraction, but in one piece.
+    assert gap.finish(Outcome.SUCCESS, "test", 400).problems == [
+        "/camera/depth/image_rect_raw: a gap of 0.35 s"
+    ]
+    assert late.finish(Outcome.SUCCESS, "test", 400).problems == ["/tool_pose: a gap of 0.50 s"]
+
+
+def test_audit_tells_missing_stamps_from_missing_messages(tmp_path: Path, task: Task) -> None:
+    writer = EpisodeWriter(tmp_path, "zero", task)
+    fill(writer, skip=("points",))
+    for tick in range(20):
+        writer.write("points", START + tick, header(0))
+    info = writer.finish(Outcome.SUCCESS, "test", 20)
+    assert info.problems == ["/rl100/points: 20 messages without a stamp in their header"]
+    assert info.start_ns == START
+
+
+def test_empty_episode_is_kept_but_not_complete(tmp_path: Path, task: Task) -> None:
+    info = EpisodeWriter(tmp_path, "empty", task).finish(Outcome.UNKNOWN, "interrupted", 0)
+    assert info.problems == [f"no message on {topic}" for topic in required_topics(task)]
+    with EpisodeReader(tmp_path / "empty", task) as reader:
+        assert list(reader.messages()) == []
+
+
+def test_discard_deletes_only_this_episode(tmp_path: Path, task: Task) -> None:
+    kept = record(tmp_path, "kept", task)
+    writer = EpisodeWriter(tmp_path, "gone", task)
+    fill(writer, ticks=3)
+    writer.discard()
+    assert unfinished_episodes(tmp_path) == []
+    assert list_episodes(tmp_path) == [kept]
+
+
+STEPS = ("write_json_atomic", "_sync", "os.rename")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_crash_between_the_steps_of_finishing(
+    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Wherever the process dies before the rename, the episode shows only as unfinished."""
+
+    class Died(BaseException):
+        pass
+
+    def die(*_: object) -> None:
+        raise Died
+
+    kept = record(tmp_path, "before", task)
+    writer = EpisodeWriter(tmp_path, "crashed", task)
+    fill(writer)
+    target: object = os if step.startswith("os.") else episode_writer
+    monkeypatch.setattr(target, step.removeprefix("os."), die)
+    with pytest.raises(Died):
+        writer.finish(Outcome.SUCCESS, "test", 20)
+    monkeypatch.undo()
+    assert list_episodes(tmp_path) == [kept]
+    assert unfinished_episodes(tmp_path) == [tmp_path / ".partial" / "crashed"]
+
+
+def test_full_disc_is_one_sentence(
+    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = EpisodeWriter(tmp_path, "full", task)
+    fill(writer, ticks=2)
+    monkeypatch.setattr(writer._writer.storage, "write", full)
+    with pytest.raises(ContractError, match=r"full: cannot be written \(No space left on device\)"):
+        fill(writer, ticks=1)
+    writer.abandon()
+    writer.abandon()
+    assert list_episodes(tmp_path) == []
+
+
+def test_manifest_cannot_point_outside_its_folder(tmp_path: Path, task: Task) -> None:
+    path = record(tmp_path, "moved", task)
+    content = json.loads((path / "episode.json").read_text())
+    for name in ("../moved/moved.mcap", ".hidden"):
+        (path / "episode.json").write_text(json.dumps({**content, "bag_file": name}))
+        with pytest.raises(ContractError, match="bag_file must be a file name"):
+            load_episode_info(path)
+
+
+@given(
+    sec=st.integers(-(2**31), 2**31 - 1),
+    nanosec=st.integers(0, 2**32 - 1),
+    big=st.booleans(),
+    body=st.binary(max_size=64),
+)
+def test_peeked_stamp_is_the_header_stamp(sec: int, nanosec: int, big: bool, body: bytes) -> None:
+    order = ">" if big else "<"
+    data = bytes([0, 0 if big else 1, 0, 0]) + struct.pack(f"{order}iI", sec, nanosec) + body
+    assert peek_stamp_ns(data) == sec * NANOSECONDS + nanosec
+    assert peek_stamp_ns(memoryview(data)) == sec * NANOSECONDS + nanosec
+
+
+@given(stamp=st.integers(0, 2**31 * NANOSECONDS - 1), frame=st.text(max_size=8))
+def test_peeked_stamp_of_a_real_message(stamp: int, frame: str) -> None:
+    store = ensure_type("sensor_msgs/msg/Joy")
+    sec, nanosec = divmod(stamp, NANOSECONDS)
+    time = store.types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
+    message = store.types["sensor_msgs/msg/Joy"](
+        header=store.types["std_msgs/msg/Header"](stamp=time, frame_id=frame.replace("\0", "")),
+        axes=np.zeros(2, dtype=np.float32),
+        buttons=np.zeros(1, dtype=np.int32),
+    )
+    for little in (True, False):
+        data = store.serialize_cdr(message, "sensor_msgs/msg/Joy", little_endian=little)
+        assert peek_stamp_ns(bytes(data)) == stamp
+
+
+@given(st.binary(max_size=11))
+def test_peek_refuses_what_is_too_short(data: bytes) -> None:
+    with pytest.raises(ContractError, match="too short"):
+        peek_stamp_ns(data)
