@@ -26,7 +26,7 @@ class ExpertNoise:
     @staticmethod
     def demonstration() -> ExpertNoise:
         """The default for demonstrations: about two in five succeed."""
-        return ExpertNoise(std=1.0)
+        return ExpertNoise(std=0.95)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ bit-identical observations, in whatever order and however often they are asked f
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 
@@ -27,6 +28,15 @@ from rl100_sim.scene import (
 )
 
 FloatArray = NDArray[np.float64]
+
+_log = logging.getLogger(__name__)
+_BREAKDOWNS = (
+    mujoco.mjtWarning.mjWARN_BADQPOS,
+    mujoco.mjtWarning.mjWARN_BADQVEL,
+    mujoco.mjtWarning.mjWARN_BADQACC,
+)
+# Else MuJoCo writes a log file into whatever the current directory is.
+mujoco.set_mju_user_warning(_log.warning)
 
 
 @dataclass(frozen=True)
@@ -63,11 +73,15 @@ class Proprioception:
 
 @dataclass(frozen=True)
 class Truth:
-    """Ground truth of one tick (m, rad, base frame)."""
+    """Ground truth of one tick (m, rad, base frame).
+
+    ``done``: success, the step limit, or physics that broke down (never seen, but never hidden).
+    """
 
     seed: int
     step: int
     tool_position: FloatArray
+    tool_target: FloatArray
     block_position: FloatArray
     block_yaw: float
     goal_position: FloatArray
@@ -142,7 +156,7 @@ class PushWorld:
         joint = self.model.joint("block_joint")
         self._block_qpos = int(self.model.jnt_qposadr[joint.id])
         self._goal = np.array([*self.scene.goal, self.scene.block_half[2]])
-        self._tool_z = self.scene.pusher_bottom + self.scene.pusher_radius
+        self.tool_height = self.scene.pusher_bottom + self.scene.pusher_radius
         self._generators = {
             name: np.random.Generator(np.random.Philox()) for name in ("joints", "depth")
         }
@@ -182,6 +196,11 @@ class PushWorld:
         """The last tool target (m) that the robot accepted."""
         return self.firmware.target
 
+    @property
+    def unstable(self) -> bool:
+        """Whether physics broke down since the reset (MuJoCo then restarts its state)."""
+        return any(self.data.warning[kind].number for kind in _BREAKDOWNS)
+
     def command(self, x: float, y: float) -> bool:
         """Send a tool target (m); False if the robot ignores it (see :class:`Firmware`)."""
         return self.firmware.command(x, y)
@@ -203,12 +222,10 @@ class PushWorld:
     def _rng(self, stream: str) -> np.random.Generator:
         """The stream's generator for this moment: noise depends on seed and time only."""
         generator = self._generators[stream]
+        counter = np.array([0, 0, self._physics_steps, 0], dtype=np.uint64)
         generator.bit_generator.state = {
             "bit_generator": "Philox",
-            "state": {
-                "counter": np.array([0, 0, self._physics_steps, 0], dtype=np.uint64),
-                "key": self._noise_keys[stream],
-            },
+            "state": {"counter": counter, "key": self._noise_keys[stream]},
             "buffer": np.zeros(4, dtype=np.uint64),
             "buffer_pos": 4,
             "has_uint32": 0,
@@ -237,16 +254,17 @@ class PushWorld:
         w, x, y, z = self.data.qpos[q + 3 : q + 7].tolist()
         yaw = math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
         distance = math.hypot(block[0] - self._goal[0], block[1] - self._goal[1])
-        success = distance < self.scene.success_radius
+        success = distance < self.scene.success_radius and not self.unstable
         tool = self.kinematics.forward(self.data.qpos[:2])
         return Truth(
             seed=self.seed,
             step=self.step_count,
-            tool_position=np.array([tool[0], tool[1], self._tool_z]),
+            tool_position=np.array([tool[0], tool[1], self.tool_height]),
+            tool_target=np.array([*self.firmware.target, self.tool_height]),
             block_position=block,
             block_yaw=yaw,
             goal_position=self._goal,
             distance=distance,
             success=success,
-            done=success or self.step_count >= self.task.episode.max_steps,
+            done=success or self.unstable or self.step_count >= self.task.episode.max_steps,
         )
