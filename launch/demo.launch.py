@@ -1,0 +1,12 @@
+"""Start everything in the simulated world in lockstep, for `rl100 demo`.
+
+Arguments: ``ros2 launch rl100 demo.launch.py --show-args``
+"""
+
+from launch import LaunchDescription
+
+from rl100.launch_actions import system_launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    return system_launch_description("demo")

@@ -1,0 +1,12 @@
+"""Run a policy with its whole random denoising chain and record it for training.
+
+Arguments: ``ros2 launch rl100 rollout.launch.py --show-args``
+"""
+
+from launch import LaunchDescription
+
+from rl100.launch_actions import system_launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    return system_launch_description("rollout")

@@ -1,0 +1,12 @@
+"""Start the simulated robot and its camera by themselves.
+
+Arguments: ``ros2 launch rl100 sim.launch.py --show-args``
+"""
+
+from launch import LaunchDescription
+
+from rl100.launch_actions import system_launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    return system_launch_description("sim")

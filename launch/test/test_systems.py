@@ -1,0 +1,166 @@
+"""The description of the systems: what is in each, and that wrong arguments are refused."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from rl100.systems import SYSTEMS, describe, parse_assignments, preflight, resolve
+from rl100.up import command_line, parameter_text
+from rl100_contracts.errors import ContractError
+
+BUNDLE = {"bundle": "/b"}
+
+
+def names(system: str, **arguments: str) -> list[str]:
+    return [spec.name.removeprefix("rl100_") for spec in describe(system, arguments)]
+
+
+def test_each_system_has_its_nodes() -> None:
+    assert names("deploy", **BUNDLE) == ["perception", "gateway", "policy"]
+    assert names("deploy", sim="true", **BUNDLE)[0] == "sim"
+    assert names("record") == ["perception", "gateway", "recorder", "teleop", "reward_keyboard"]
+    assert names("record", sim="true", device="scripted")[-2:] == [
+        "scripted_teleop",
+        "scripted_labeller",
+    ]
+    assert set(names("rollout", sim="true", **BUNDLE)) == {
+        "sim",
+        "perception",
+        "gateway",
+        "recorder",
+        "policy",
+        "scripted_labeller",
+    }
+    assert names("rollout", labeller="none", **BUNDLE)[-1] == "policy"
+    assert names("train") == ["trainer"]
+
+
+def test_what_a_policy_runs_is_set_by_the_system() -> None:
+    deploy = {s.name: s for s in describe("deploy", BUNDLE)}["rl100_policy"].parameters
+    rollout = {s.name: s for s in describe("rollout", BUNDLE)}["rl100_policy"].parameters
+    assert (deploy["sampler"], deploy["stochastic"]) == ("one_step", False)
+    assert (rollout["sampler"], rollout["stochastic"]) == ("k_step", True)
+
+
+def test_exactly_one_node_commands_the_robot_and_it_is_never_restarted() -> None:
+    for name in ("deploy", "record", "rollout", "demo", "evaluate"):
+        gateways = [
+            s
+            for s in describe(name, BUNDLE if name in ("deploy", "rollout") else {})
+            if s.package == "rl100_control"
+        ]
+        assert len(gateways) == 1
+        assert gateways[0].required
+        assert not gateways[0].respawn
+
+
+def test_without_respawn_every_restartable_node_ends_the_system() -> None:
+    before = {s.name for s in describe("deploy", BUNDLE) if s.respawn}
+    assert before
+    after = describe("deploy", {**BUNDLE, "respawn": "false"})
+    assert not any(s.respawn for s in after)
+    assert before <= {s.name for s in after if s.required}
+
+
+def test_optional_values_are_left_to_the_node() -> None:
+    policy = describe("deploy", BUNDLE)[-1]
+    assert "provider" not in policy.parameters
+    assert describe("deploy", {**BUNDLE, "threads": "2"})[-1].parameters["threads"] == 2
+
+
+@pytest.mark.parametrize(
+    ("system", "arguments", "words"),
+    [
+        ("deplyo", {}, ["deplyo", "did you mean 'deploy'"]),
+        ("deploy", {"bundel": "x"}, ["bundel", "did you mean 'bundle'"]),
+        ("deploy", {}, ["bundle:=VALUE"]),
+        ("deploy", {**BUNDLE, "sim": "yes"}, ["sim:=yes", "true or false"]),
+        ("deploy", {**BUNDLE, "seed": "1.5"}, ["seed:=1.5", "whole number"]),
+        ("deploy", {**BUNDLE, "sampler": "onestep"}, ["one_step", "did you mean"]),
+        ("deploy", {**BUNDLE, "lockstep": "true"}, ["sim:=true"]),
+        ("record", {"device": "scripted"}, ["sim:=true"]),
+        ("rollout", {**BUNDLE, "labeller": "scripted"}, ["sim:=true"]),
+    ],
+)
+def test_wrong_arguments_give_a_sentence(
+    system: str, arguments: dict[str, str], words: list[str]
+) -> None:
+    with pytest.raises(ContractError) as caught:
+        describe(system, arguments)
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_python_values_mean_the_same_as_text() -> None:
+    text = describe("record", {"sim": "true", "device": "scripted", "noise": "0.1", "seed": "3"})
+    assert text == describe("record", {"sim": True, "device": "scripted", "noise": 0.1, "seed": 3})
+
+
+def test_an_empty_value_means_the_default() -> None:
+    assert resolve("record", {"noise": "", "seed": ""}) == resolve("record", {})
+
+
+@pytest.mark.parametrize("word", ["bundle=x", "bundle", ":=x"])
+def test_an_assignment_needs_its_mark(word: str) -> None:
+    with pytest.raises(ContractError, match="key:=value"):
+        parse_assignments([word])
+
+
+def test_an_argument_given_twice_is_refused() -> None:
+    with pytest.raises(ContractError, match="twice"):
+        parse_assignments(["seed:=1", "seed:=2"])
+
+
+def test_a_missing_task_or_bundle_is_found_before_anything_starts() -> None:
+    with pytest.raises(ContractError, match="no_such_task"):
+        preflight("sim", {"task": "no_such_task"})
+    with pytest.raises(ContractError, match="no_such_bundle"):
+        preflight("deploy", {"bundle": "/no_such_bundle"})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        True,
+        False,
+        0,
+        -7,
+        0.5,
+        1.0,
+        1e-05,
+        2e30,
+        "push",
+        "/a/b c",
+        "it's",
+        "1e3",
+        "no",
+        "null",
+        "y",
+        "0x10",
+        "",
+        "a: b",
+        "#x",
+        "~",
+    ],
+)
+def test_parameters_keep_value_and_type(value: object) -> None:
+    read = yaml.safe_load(parameter_text(value))  # type: ignore[arg-type]
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_a_command_line_names_the_node_and_its_parameters() -> None:
+    spec = describe("sim", {"seed": "4"})[0]
+    assert command_line(spec, "/x/sim") == [
+        *("/x/sim", "--ros-args", "-r", "__node:=rl100_sim"),
+        *("-p", "task:=push", "-p", "lockstep:=false", "-p", "seed:=4"),
+    ]
+
+
+def test_every_default_fits_its_own_argument() -> None:
+    for system in SYSTEMS.values():
+        for argument in system.arguments:
+            if argument.default is not None:
+                argument.parse(argument.default)

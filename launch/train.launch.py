@@ -1,0 +1,12 @@
+"""Start the trainer node.
+
+Arguments: ``ros2 launch rl100 train.launch.py --show-args``
+"""
+
+from launch import LaunchDescription
+
+from rl100.launch_actions import system_launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    return system_launch_description("train")
