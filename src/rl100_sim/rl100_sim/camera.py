@@ -129,7 +129,7 @@ class DepthCamera:
         self.place(np.zeros(3), np.zeros(3))
 
     def place(self, shift: FloatArray, rotation: FloatArray) -> None:
-        """Put the true camera off its stated pose by ``shift`` (m) and ``rotation`` (vector, rad)."""
+        """Put the true camera off its stated pose: ``shift`` (m), ``rotation`` (vector, rad)."""
         camera = self._camera
         self._origin = camera.position + shift
         self._rotation = rotation_matrix(rotation) @ camera.rotation

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from rl100_contracts.motion import CommandShaper, Shaped
 
+from rl100_contracts.motion import CommandShaper, Shaped
 from rl100_sim.expert import PushExpert
 from rl100_sim.world import PushWorld, Truth
 

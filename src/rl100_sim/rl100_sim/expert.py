@@ -18,7 +18,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ExpertNoise:
-    """AR(1) noise on the action: ``std`` as a part of the largest step, ``correlation`` per step."""
+    """AR(1) noise on actions: ``std`` as a part of the largest step, ``correlation`` per step."""
 
     std: float = 0.0
     correlation: float = 0.8

@@ -10,28 +10,19 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image, JointState
+
 from rl100_contracts.decode import split_ns
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Role, Task
 from rl100_msgs.msg import SimState
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image, JointState
-
+from rl100_node.qos import command_qos, qos_for
 from rl100_sim.camera import CameraModel
 from rl100_sim.world import Proprioception, PushWorld, Truth
 
-DEPTH = 50  # messages kept per topic: a slow subscriber loses nothing of a tick
 GROUND_TRUTH_TOPIC = "/sim/ground_truth"
 COLOUR_TOPIC = "/camera/color/image_raw"
-
-
-def stream_qos(task: Task, name: str) -> QoSProfile:
-    """QoS of one of the task's streams."""
-    qos = QoSProfile(depth=DEPTH)
-    if task.streams[name].qos == "sensor":
-        qos.reliability = ReliabilityPolicy.BEST_EFFORT
-    return qos
 
 
 def proprioceptive_stream(task: Task, message_type: str) -> str:
@@ -63,21 +54,22 @@ def _camera_info(camera: CameraModel, frame: str) -> CameraInfo:
 class RobotPublishers:
     """Publishes joints, tool, depth, camera info, ground truth, and clock and colour if asked."""
 
-    def __init__(self, node: Node, world: PushWorld, *, clock: bool, colour: bool) -> None:
+    def __init__(self, node: Node, world: PushWorld, *, lockstep: bool, colour: bool) -> None:
         task = world.task
         joints = proprioceptive_stream(task, "sensor_msgs/msg/JointState")
         tool = proprioceptive_stream(task, "geometry_msgs/msg/PoseStamped")
 
         def publisher(kind: Any, name: str) -> Any:
-            return node.create_publisher(kind, task.streams[name].topic, stream_qos(task, name))
+            stream = task.streams[name]
+            return node.create_publisher(kind, stream.topic, qos_for(stream, lockstep))
 
         self._joints = publisher(JointState, joints)
         self._tool = publisher(PoseStamped, tool)
         self._depth = publisher(Image, task.camera.depth)
         self._info = publisher(CameraInfo, task.camera.camera_info)
-        self._truth = node.create_publisher(SimState, GROUND_TRUTH_TOPIC, DEPTH)
-        self._clock = node.create_publisher(Clock, "/clock", DEPTH) if clock else None
-        self._colour = node.create_publisher(Image, COLOUR_TOPIC, DEPTH) if colour else None
+        self._truth = node.create_publisher(SimState, GROUND_TRUTH_TOPIC, command_qos())
+        self._clock = node.create_publisher(Clock, "/clock", command_qos()) if lockstep else None
+        self._colour = node.create_publisher(Image, COLOUR_TOPIC, command_qos()) if colour else None
 
         camera = world.camera
         self._joint_msg = JointState(name=list(task.joint_names))

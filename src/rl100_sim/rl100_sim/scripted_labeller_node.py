@@ -7,14 +7,14 @@ reached; one verdict for each episode.
 from __future__ import annotations
 
 from rclpy.node import Node
-from rl100_contracts.task import load_task
-from rl100_msgs.msg import RewardEvent, SimState
 
-from rl100_sim.node_main import describe, spin_node
+from rl100_msgs.msg import RewardEvent, SimState
+from rl100_node.parameters import declare_task
+from rl100_node.qos import command_qos
+from rl100_node.running import run_node
 
 REWARD_TOPIC = "/rl100/reward"
 GROUND_TRUTH_TOPIC = "/sim/ground_truth"
-DEPTH = 50
 
 
 class ScriptedLabellerNode(Node):
@@ -22,13 +22,10 @@ class ScriptedLabellerNode(Node):
 
     def __init__(self) -> None:
         super().__init__("rl100_scripted_labeller")
-        self.declare_parameter(
-            "task", "push", describe("name of a built-in task, or path of a task file")
-        )
-        self._reward = load_task(str(self.get_parameter("task").value)).reward
+        self._reward = declare_task(self).reward
         self._labelled = True  # until an episode is seen running
-        self._publisher = self.create_publisher(RewardEvent, REWARD_TOPIC, DEPTH)
-        self.create_subscription(SimState, GROUND_TRUTH_TOPIC, self._on_truth, DEPTH)
+        self._publisher = self.create_publisher(RewardEvent, REWARD_TOPIC, command_qos())
+        self.create_subscription(SimState, GROUND_TRUTH_TOPIC, self._on_truth, command_qos())
 
     def _on_truth(self, msg: SimState) -> None:
         if not msg.done:
@@ -46,7 +43,7 @@ class ScriptedLabellerNode(Node):
 
 def main() -> None:
     """Entry point."""
-    spin_node(ScriptedLabellerNode)
+    run_node("rl100_sim.scripted_labeller_node:ScriptedLabellerNode")
 
 
 if __name__ == "__main__":

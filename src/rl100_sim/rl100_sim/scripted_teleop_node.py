@@ -8,18 +8,19 @@ from __future__ import annotations
 import numpy as np
 from builtin_interfaces.msg import Time
 from rclpy.node import Node
+
 from rl100_contracts.chunks import Chunk, fill_message
 from rl100_contracts.decode import message_stamp_ns
 from rl100_contracts.errors import ContractError
-from rl100_contracts.task import NANOSECONDS, Task, load_task
+from rl100_contracts.task import NANOSECONDS, Task
 from rl100_msgs.msg import ActionChunk, SimState
-
+from rl100_node.parameters import declare, declare_task
+from rl100_node.qos import command_qos
+from rl100_node.running import run_node
 from rl100_sim.expert import ExpertNoise, PushExpert
-from rl100_sim.node_main import describe, spin_node
 
 TELEOP_TOPIC = "/rl100/teleop_chunk"
 GROUND_TRUTH_TOPIC = "/sim/ground_truth"
-DEPTH = 50
 
 
 def check_task(task: Task) -> float:
@@ -42,40 +43,39 @@ class ScriptedTeleopNode(Node):
 
     def __init__(self) -> None:
         super().__init__("rl100_scripted_teleop")
-        default = ExpertNoise.demonstration()
-        declare = self.declare_parameter
-        declare("task", "push", describe("name of a built-in task, or path of a task file"))
-        declare(
-            "noise_std",
-            default.std,
-            describe("injected noise, part of the largest step; 0: none", low=0.0, high=5.0),
+        usual = ExpertNoise.demonstration()
+        self._task = declare_task(self)
+        std = declare(
+            self,
+            "noise",
+            usual.std,
+            "injected noise (standard deviation) as a part of the largest step; 0: none",
+            low=0.0,
+            high=5.0,
         )
-        declare(
+        correlation = declare(
+            self,
             "noise_correlation",
-            default.correlation,
-            describe("correlation of the noise from step to step", low=0.0, high=0.999),
+            usual.correlation,
+            "correlation of the noise from step to step",
+            low=0.0,
+            high=0.999,
         )
-        declare(
-            "noise_seed", 0, describe("added to each episode's seed for the noise", low=0, high=2**62)
+        self._seed = declare(
+            self, "seed", 0, "added to each episode's seed for the noise", low=0, high=2**62
         )
-        value = lambda name: self.get_parameter(name).value  # noqa: E731
-        self._task = load_task(str(value("task")))
-        self._expert = PushExpert(
-            check_task(self._task),
-            noise=ExpertNoise(float(value("noise_std")), float(value("noise_correlation"))),
-        )
-        self._noise_seed = int(value("noise_seed"))
+        self._expert = PushExpert(check_task(self._task), noise=ExpertNoise(std, correlation))
         self._life_ns = round(self._task.safety.chunk_timeout_s * NANOSECONDS)
         self._sequence = 0
         self._last = (-1, -1)  # seed and step of the last tick
         self._message = ActionChunk()
-        self._publisher = self.create_publisher(ActionChunk, TELEOP_TOPIC, DEPTH)
-        self.create_subscription(SimState, GROUND_TRUTH_TOPIC, self._on_truth, DEPTH)
+        self._publisher = self.create_publisher(ActionChunk, TELEOP_TOPIC, command_qos())
+        self.create_subscription(SimState, GROUND_TRUTH_TOPIC, self._on_truth, command_qos())
 
     def _on_truth(self, msg: SimState) -> None:
         seed, step = int(msg.seed), int(msg.step)
         if step == 0 or seed != self._last[0] or step < self._last[1]:
-            self._expert.reset(seed + self._noise_seed)
+            self._expert.reset(seed + self._seed)
         self._last = (seed, step)
         if msg.done:
             return
@@ -102,7 +102,7 @@ class ScriptedTeleopNode(Node):
 
 def main() -> None:
     """Entry point."""
-    spin_node(ScriptedTeleopNode)
+    run_node("rl100_sim.scripted_teleop_node:ScriptedTeleopNode")
 
 
 if __name__ == "__main__":

@@ -13,12 +13,14 @@ from typing import Any
 from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rl100_contracts.decode import message_stamp_ns, split_ns
-from rl100_contracts.task import NANOSECONDS, load_task
-from rl100_msgs.srv import ResetWorld
 
+from rl100_contracts.decode import message_stamp_ns, split_ns
+from rl100_contracts.task import NANOSECONDS
+from rl100_msgs.srv import ResetWorld
+from rl100_node.parameters import declare, declare_lockstep, declare_task
+from rl100_node.qos import command_qos
+from rl100_node.running import run_node
 from rl100_sim import rgb
-from rl100_sim.node_main import describe, spin_node
 
 RESET_SERVICE = "/rl100_sim/reset"
 MAX_LAG_S = 0.25  # real time: physics further behind the wall clock than this is skipped
@@ -29,80 +31,86 @@ class SimNode(Node):
 
     def __init__(self) -> None:
         super().__init__("rl100_sim")
-        self._declare()
-        self._lockstep = bool(self.get_parameter("lockstep").value)
-        colour = bool(self.get_parameter("rgb").value)
-        if colour and rgb.choose_backend() is None:
-            self.get_logger().warning(rgb.UNAVAILABLE)
-            colour = False
+        task = declare_task(self)
+        self._lockstep = declare_lockstep(self)
+        seed = declare(
+            self, "seed", 0, "seed of the start before the first reset", low=0, high=2**62
+        )
+        scale = declare(
+            self,
+            "randomisation",
+            1.0,
+            "how far physics varies: 0 is nominal, 1 the default",
+            low=0.0,
+            high=2.0,
+        )
+        width = declare(self, "image_width", 128, "of the depth image, pixels", low=16, high=1280)
+        height = declare(self, "image_height", 96, "of the depth image, pixels", low=12, high=960)
+        feedback_hz = declare(
+            self,
+            "feedback_rate_hz",
+            100.0,
+            "real time: joint states and tool pose, Hz",
+            low=1.0,
+            high=200.0,
+        )
+        timeout_s = declare(
+            self,
+            "command_timeout_s",
+            0.3,
+            "real time: hold after so long without a command, s",
+            low=0.05,
+            high=60.0,
+        )
+        self._patience_s = declare(
+            self,
+            "lockstep_timeout_s",
+            10.0,
+            "lockstep: warn after so long without a command, s",
+            low=0.1,
+            high=3600.0,
+        )
+        colour = self._colour_works(
+            declare(self, "rgb", False, "publish colour images where EGL or OSMesa can render")
+        )
         # Not before: MuJoCo reads its choice of OpenGL when it is first imported.
-        from rl100_sim import publishing
+        from rl100_sim.publishing import RobotPublishers
         from rl100_sim.scene import Randomisation
         from rl100_sim.world import ImageSize, PushWorld
 
-        task = load_task(str(self.get_parameter("task").value))
-        number = lambda name: self.get_parameter(name).value  # noqa: E731
+        self._task = task
         self._world = PushWorld(
             task,
-            randomisation=Randomisation(scale=number("randomisation")),
-            image=ImageSize(number("image_width"), number("image_height")),
-            command_timeout_s=None if self._lockstep else number("command_timeout_s"),
+            randomisation=Randomisation(scale=scale),
+            image=ImageSize(width, height),
+            command_timeout_s=None if self._lockstep else timeout_s,
         )
-        self._publish = publishing.RobotPublishers(
-            self, self._world, clock=self._lockstep, colour=colour
-        )
+        self._world.reset(seed)
+        self._publish = RobotPublishers(self, self._world, lockstep=self._lockstep, colour=colour)
         self._colour = rgb.ColourCamera(self._world) if colour else None
-        self._task = task
         self._period_ns = task.control.period_ns
         self._stamp_ns = 0
         self._waiting = False
         self._ignored: set[str] = set()
-        self._world.reset(number("seed"))
-        self.create_subscription(PoseStamped, task.action.command, self._on_command, publishing.DEPTH)
+        self._last_progress = self._last_wall = time.monotonic()
+        self._owed_s, self._ticks = 0.0, 0
+        self._camera_every = max(1, round(feedback_hz / task.control.rate_hz))
+        self.create_subscription(PoseStamped, task.action.command, self._on_command, command_qos())
         self.create_service(ResetWorld, RESET_SERVICE, self._on_reset)
         # A timer on simulated time would stand still exactly when it is needed.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         if self._lockstep:
-            self._patience_s = float(number("lockstep_timeout_s"))
-            self._last_progress = time.monotonic()
             self.create_timer(1.0, self._check_progress, clock=steady)
         else:
-            self._ticks = 0
-            self._camera_every = max(1, round(number("feedback_rate_hz") / task.control.rate_hz))
-            self._last_wall = time.monotonic()
-            self._owed_s = 0.0
-            self.create_timer(1.0 / number("feedback_rate_hz"), self._on_timer, clock=steady)
+            self.create_timer(1.0 / feedback_hz, self._on_timer, clock=steady)
         mode = "lockstep, waits for a reset" if self._lockstep else "real time"
         self.get_logger().info(f"simulated robot of task '{task.name}' is ready ({mode})")
 
-    def _declare(self) -> None:
-        declare = self.declare_parameter
-        declare("task", "push", describe("name of a built-in task, or path of a task file"))
-        declare("lockstep", False, describe("wait for the command of each tick"))
-        declare("seed", 0, describe("seed of the start before the first reset", low=0, high=2**62))
-        declare(
-            "randomisation",
-            1.0,
-            describe("how far physics varies: 0 is nominal, 1 the default", low=0.0, high=2.0),
-        )
-        declare("rgb", False, describe("publish colour images where EGL or OSMesa can render"))
-        declare("image_width", 128, describe("pixels", low=16, high=1280))
-        declare("image_height", 96, describe("pixels", low=12, high=960))
-        declare(
-            "feedback_rate_hz",
-            100.0,
-            describe("joint states and tool pose in real time, Hz", low=1.0, high=200.0),
-        )
-        declare(
-            "command_timeout_s",
-            0.3,
-            describe("real time: hold after so long without a command, s", low=0.05, high=60.0),
-        )
-        declare(
-            "lockstep_timeout_s",
-            10.0,
-            describe("lockstep: warn after so long without a command, s", low=0.1, high=3600.0),
-        )
+    def _colour_works(self, wanted: bool) -> bool:
+        if wanted and rgb.choose_backend() is None:
+            self.get_logger().warning(rgb.UNAVAILABLE)
+            return False
+        return wanted
 
     # --- commands
 
@@ -131,7 +139,9 @@ class SimNode(Node):
             )
             return
         if usable and not self._world.command(x, y):
-            self._ignore("target", f"the robot can't reach the command ({x:.3f}, {y:.3f}) on {topic}")
+            self._ignore(
+                "target", f"the robot can't reach the command ({x:.3f}, {y:.3f}) on {topic}"
+            )
         if self._lockstep:
             # Refused or not, the tick has its command: the robot goes on towards its last target.
             self._world.advance(self._world.substeps)
@@ -202,17 +212,16 @@ class SimNode(Node):
         else:
             self._publish.proprioception(self._stamp_ns, self._world.proprioception())
 
-    def destroy_node(self) -> None:
-        """Give the OpenGL context back, then the node's handles."""
+    def shut_down(self) -> None:
+        """Give the OpenGL context back."""
         if self._colour is not None:
             self._colour.close()
             self._colour = None
-        super().destroy_node()
 
 
 def main() -> None:
     """Entry point."""
-    spin_node(SimNode)
+    run_node("rl100_sim.sim_node:SimNode")
 
 
 if __name__ == "__main__":

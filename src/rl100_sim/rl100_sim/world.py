@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
-
 from rl100_sim.camera import CameraModel, DepthCamera, DepthImage, DepthNoise, quaternion_matrix
 from rl100_sim.robot import JOINT_NAMES, ArmKinematics, Firmware
 from rl100_sim.scene import (
@@ -45,7 +46,7 @@ class SensorNoise:
 
     joint_position: float = 2e-4
     joint_velocity: float = 5e-3
-    depth: DepthNoise | None = DepthNoise()
+    depth: DepthNoise | None = field(default_factory=DepthNoise)
 
     @staticmethod
     def none() -> SensorNoise:
@@ -160,7 +161,7 @@ class PushWorld:
         self._generators = {
             name: np.random.Generator(np.random.Philox()) for name in ("joints", "depth")
         }
-        self._noise_keys: dict[str, NDArray[np.uint64]] = {}
+        self._noise_keys: dict[str, NDArray[Any]] = {}
         self.seed = 0
         self.reset(0)
 
@@ -182,7 +183,7 @@ class PushWorld:
         self.data.qpos[q + 3 : q + 7] = (math.cos(half), 0.0, 0.0, math.sin(half))
         mujoco.mj_forward(self.model, self.data)
         self._depth.place(variation.camera_shift, variation.camera_rotation)
-        keys = np.random.SeedSequence([seed, 0x5E450]).generate_state(4, np.uint64)
+        keys: NDArray[Any] = np.random.SeedSequence([seed, 0x5E450]).generate_state(4, np.uint64)
         self._noise_keys = {"joints": keys[:2], "depth": keys[2:]}
         return variation
 
@@ -223,7 +224,7 @@ class PushWorld:
         """The stream's generator for this moment: noise depends on seed and time only."""
         generator = self._generators[stream]
         counter = np.array([0, 0, self._physics_steps, 0], dtype=np.uint64)
-        generator.bit_generator.state = {
+        state: dict[str, Any] = {
             "bit_generator": "Philox",
             "state": {"counter": counter, "key": self._noise_keys[stream]},
             "buffer": np.zeros(4, dtype=np.uint64),
@@ -231,6 +232,7 @@ class PushWorld:
             "has_uint32": 0,
             "uinteger": 0,
         }
+        generator.bit_generator.state = state
         return generator
 
     def proprioception(self) -> Proprioception:

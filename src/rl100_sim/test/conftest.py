@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from rl100_contracts.task import Task, load_task
 from rl100_sim.episode import DirectEpisode, expert_action
 from rl100_sim.expert import PushExpert

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 import pytest
+
 from rl100_contracts.task import Task
 from rl100_sim.camera import CameraModel, DepthCamera, DepthNoise, quaternion_matrix
 from rl100_sim.world import PushWorld, SensorNoise

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from rl100_sim.expert import ExpertNoise, PushExpert
 from rl100_sim.world import PushWorld, Truth
 

@@ -23,12 +23,14 @@ pytest.importorskip("rl100_msgs")
 from geometry_msgs.msg import PoseStamped  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.serialization import deserialize_message  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, JointState  # noqa: E402
+
 from rl100_contracts.motion import CommandShaper  # noqa: E402
 from rl100_contracts.task import Task, load_task  # noqa: E402
 from rl100_msgs.msg import ActionChunk, RewardEvent, SimState  # noqa: E402
 from rl100_msgs.srv import ResetWorld  # noqa: E402
-from rosgraph_msgs.msg import Clock  # noqa: E402
-from sensor_msgs.msg import CameraInfo, Image, JointState  # noqa: E402
+from rl100_sim.rgb import UNAVAILABLE, choose_backend  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
@@ -233,7 +235,7 @@ def test_scripted_session_ends_with_one_verdict_per_episode(
 ) -> None:
     task = load_task("push")
     graph.start("sim_node", lockstep=True)
-    graph.start("scripted_teleop_node", noise_std=noise)
+    graph.start("scripted_teleop_node", noise=noise)
     graph.start("scripted_labeller_node")
     _Gateway(graph, task)
     truths: list[SimState] = []
@@ -302,3 +304,32 @@ def test_an_unknown_task_is_one_sentence_and_a_failure(graph: Graph) -> None:
     assert process.returncode == 2
     assert "nonsense" in output and "Traceback" not in output
     assert len(output.strip().splitlines()) == 1
+
+
+def test_lockstep_without_commands_is_one_clear_warning(graph: Graph) -> None:
+    process = graph.start("sim_node", lockstep=True, lockstep_timeout_s=0.2)
+    graph.until(graph.reset_client.service_is_ready, "the reset service")
+    graph.reset(1)
+    end = time.monotonic() + 4.0
+    graph.until(lambda: time.monotonic() > end, "a few checks")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    assert output.count("lockstep: no command with stamp") == 1
+    assert "/tool_target" in output and "gateway" in output
+
+
+def test_colour_is_published_or_its_absence_is_one_sentence(graph: Graph) -> None:
+    images: list[Image] = []
+    graph.node.create_subscription(Image, "/camera/color/image_raw", images.append, DEPTH)
+    process = graph.start("sim_node", rgb=True)
+    graph.until(graph.reset_client.service_is_ready, "the reset service")
+    if choose_backend() is not None:
+        graph.until(lambda: len(images) > 0, "a colour image")
+        image = images[0]
+        assert (image.encoding, image.height, image.width, image.step) == ("rgb8", 96, 128, 384)
+        assert len(image.data) == 96 * 384 and np.std(image.data) > 5.0
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, output
+    assert output.count(UNAVAILABLE) == (0 if images else 1)
+    assert "Traceback" not in output

@@ -1,11 +1,13 @@
-"""Pins colour images: the lens is that of the depth camera, and a machine without OpenGL is told."""
+"""Pins colour images: same lens as the depth camera; a machine without OpenGL is told."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+
 from rl100_sim import rgb
 
 _LOOK = """
@@ -37,7 +39,9 @@ def test_colour_and_depth_show_the_block_in_the_same_pixels() -> None:
     if rgb.choose_backend() is None:
         pytest.skip("neither EGL nor OSMesa renders on this machine")
     # In a process of its own: MuJoCo chooses its OpenGL once, and other tests chose none.
-    done = subprocess.run([sys.executable, "-c", _LOOK], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _LOOK], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "fine" in done.stdout
 
@@ -46,4 +50,4 @@ def test_without_opengl_there_is_no_backend(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(rgb, "_PROBE", "import os; os.abort()")  # as a broken driver does
     monkeypatch.delenv("MUJOCO_GL", raising=False)
     assert rgb.choose_backend() is None
-    assert "MUJOCO_GL" not in __import__("os").environ
+    assert "MUJOCO_GL" not in os.environ

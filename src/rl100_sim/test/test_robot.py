@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rl100_contracts.task import Task
 from rl100_sim.robot import ArmKinematics, Firmware
 from rl100_sim.scene import PushScene

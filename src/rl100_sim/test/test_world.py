@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
+
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
 from rl100_sim.scene import PushScene, Randomisation, draw_variation
@@ -132,5 +133,5 @@ def test_an_episode_ends_at_the_step_limit(task: Task) -> None:
 
 def test_a_rate_that_does_not_divide_the_physics_rate_is_refused(task: Task) -> None:
     control = task.control.model_copy(update={"rate_hz": 30.0})
-    with pytest.raises(ContractError, match="control.rate_hz"):
+    with pytest.raises(ContractError, match=r"control\.rate_hz"):
         PushWorld(task.model_copy(update={"control": control}))
