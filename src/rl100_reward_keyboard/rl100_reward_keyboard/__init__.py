@@ -1,0 +1,1 @@
+"""Success, failure and reward keys for running episodes, over any terminal."""

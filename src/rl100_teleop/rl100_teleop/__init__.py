@@ -1,0 +1,1 @@
+"""Teleoperation by keyboard and joystick, and the episode recorder."""
