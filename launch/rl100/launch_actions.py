@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from launch import LaunchContext, LaunchDescription
+from launch import LaunchContext, LaunchDescription  # type: ignore[attr-defined]
 from launch.actions import (
     DeclareLaunchArgument,
     LogInfo,
