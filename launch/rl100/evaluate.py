@@ -143,7 +143,7 @@ def evaluate_direct(
         observation, finished, steps = env.reset(seed), False, 0
         success = False
         while not finished:
-            rng = decision_rng(noise_seed, steps)
+            rng = decision_rng(noise_seed, observation)
             begin = time.perf_counter()
             if sampler == "one_step":
                 actions = runtime.one_step(observation, rng)

@@ -1,0 +1,1 @@
+"""Runs a policy bundle at control rate: checks it, infers with ONNX Runtime, publishes chunks."""
