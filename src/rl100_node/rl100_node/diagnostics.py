@@ -1,0 +1,63 @@
+"""A node's health on ``/diagnostics``: at once when it changes, and once a second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.node import Node
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+_LOG = {OK: "info", WARN: "warning", ERROR: "error"}
+
+
+class Diagnostics:
+    """Publishes one status; a change of level or sentence also goes to the log.
+
+    Args:
+        node: the owner.
+        period_s: repetition, s (wall time).
+    """
+
+    def __init__(self, node: Node, period_s: float = 1.0) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._status = DiagnosticStatus(name=node.get_name(), level=OK, message="starting")
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = node.create_timer(period_s, self.publish, clock=clock)
+
+    @property
+    def message(self) -> str:
+        """The present sentence."""
+        return str(self._status.message)
+
+    def report(
+        self, level: bytes, message: str, values: Mapping[str, object] | None = None
+    ) -> None:
+        """Set the state. Cheap when nothing changed.
+
+        Args:
+            level: OK, WARN or ERROR of this module.
+            message: one sentence; changing numbers belong into ``values``.
+            values: figures, published with the next repetition.
+        """
+        changed = level != self._status.level or message != self._status.message
+        if values is not None:
+            self._status.values = [KeyValue(key=k, value=str(v)) for k, v in values.items()]
+        if changed:
+            self._status.level, self._status.message = level, message
+            getattr(self._node.get_logger(), _LOG[level])(message)
+            self.publish()
+
+    def publish(self) -> None:
+        """Publish the present state."""
+        array = DiagnosticArray(status=[self._status])
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(array)
+
+    def destroy(self) -> None:
+        """Remove the publisher and the timer from the node."""
+        self._node.destroy_timer(self._timer)
+        self._node.destroy_publisher(self._publisher)

@@ -1,0 +1,105 @@
+"""Declaring ROS parameters with descriptions, ranges and errors that a person can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+
+from rl100_contracts.errors import ContractError
+from rl100_contracts.task import Task, load_task
+
+ValueT = TypeVar("ValueT", bool, int, float, str)
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _descriptor(
+    default: bool | int | float | str,
+    description: str,
+    low: float | None,
+    high: float | None,
+    choices: Sequence[str],
+) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(description=description, read_only=True)
+    if choices:
+        descriptor.additional_constraints = "one of " + ", ".join(choices)
+    # A whole number such as 5 is a good value of a float, which ROS would refuse.
+    descriptor.dynamic_typing = isinstance(default, float)
+    if low is not None and high is not None:
+        if isinstance(default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
+            ]
+        else:
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(low), to_value=int(high), step=1)
+            ]
+    return descriptor
+
+
+def declare(
+    node: Node,
+    name: str,
+    default: ValueT,
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] = (),
+) -> ValueT:
+    """Declare a parameter that is read once at the start, and return its value.
+
+    Args:
+        node: where it is declared.
+        name: of the parameter.
+        default: its value when nothing is given; its type is the parameter's type.
+        description: shown by ``ros2 param describe``; with the unit.
+        low: smallest value (with ``high``).
+        high: largest value (with ``low``).
+        choices: allowed texts.
+
+    Raises:
+        ContractError: the given value has another type, is out of range or is no choice.
+    """
+    descriptor = _descriptor(default, description, low, high, choices)
+    wanted = _KINDS[type(default)]
+    try:
+        value = node.declare_parameter(name, default, descriptor).value
+    except InvalidParameterTypeException:
+        raise ContractError(f"parameter {name} of {node.get_name()} must be {wanted}") from None
+    except InvalidParameterValueException:
+        raise ContractError(
+            f"parameter {name} of {node.get_name()} must be {wanted} from {low} to {high}"
+        ) from None
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, type(default)):
+        raise ContractError(f"parameter {name} of {node.get_name()} must be {wanted}")
+    if choices and value not in choices:
+        raise ContractError(
+            f"parameter {name} of {node.get_name()} is '{value}': choose one of "
+            f"{', '.join(choices)}"
+        )
+    if low is not None and high is not None and not low <= float(value) <= high:
+        raise ContractError(
+            f"parameter {name} of {node.get_name()} is {value}: it must be {wanted} from {low} "
+            f"to {high}"
+        )
+    return value
+
+
+def declare_task(node: Node) -> Task:
+    """Declare the parameter ``task`` and load it; raises ContractError."""
+    name = declare(node, "task", "push", "built-in task, or the path of a task file")
+    return load_task(name)
+
+
+def declare_lockstep(node: Node) -> bool:
+    """Declare the parameter ``lockstep``."""
+    return declare(
+        node, "lockstep", False, "the simulated world waits for the command of each tick"
+    )
