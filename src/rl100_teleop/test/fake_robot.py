@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import array
+import contextlib
 import time
 from importlib import import_module
 
@@ -63,7 +64,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         main()
-    except KeyboardInterrupt:
-        pass

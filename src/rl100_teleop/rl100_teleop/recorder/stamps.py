@@ -42,7 +42,8 @@ class WorldClock:
         """Place the next message of a stream by its header stamp, ns."""
         before = self._last.get(stream)
         self._last[stream] = stamp_ns
-        if before is not None and stamp_ns < before - self._jump_ns:
+        went_back = before is not None and stamp_ns < before - self._jump_ns
+        if went_back and stamp_ns < self.newest_ns - self._jump_ns:
             return self._enter(stamp_ns)
         if self.newest_ns and stamp_ns > self.newest_ns + self._jump_ns:
             if before is not None and stamp_ns <= before + self._jump_ns:
