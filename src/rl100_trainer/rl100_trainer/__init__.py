@@ -1,0 +1,1 @@
+"""Trains diffusion policies from recorded episodes. PyTorch lives only in this package."""

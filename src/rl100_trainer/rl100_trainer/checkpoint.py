@@ -1,0 +1,112 @@
+"""Resumable checkpoints without pickle: safetensors for tensors, JSON for everything else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rl100_contracts.errors import ContractError
+from rl100_contracts.loading import StrictModel, load_json_model, write_json_atomic
+
+STATE_FILE = "state.json"
+TENSOR_FILE = "tensors.safetensors"
+
+
+class CheckpointState(StrictModel):
+    """What isn't a tensor."""
+
+    format_version: int = Field(1, ge=1, le=1)
+    stage: str
+    phase: str
+    step: int = Field(ge=0)
+    data: str = Field(description="fingerprint of the training data")
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State and tensors (their names are prefixed with the part that they belong to)."""
+
+    state: CheckpointState
+    tensors: dict[str, Tensor]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Tensors of one part, without its prefix."""
+        start = f"{prefix}."
+        return {k[len(start) :]: v for k, v in self.tensors.items() if k.startswith(start)}
+
+
+def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names with the prefix of their part."""
+    return {f"{prefix}.{key}": value for key, value in tensors.items()}
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Save tensors as safetensors (shared memory and strides resolved)."""
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, str(path))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Load safetensors; raises ContractError."""
+    try:
+        return load_file(str(path))
+    except (OSError, SafetensorError) as error:
+        raise ContractError(f"{path}: cannot be read ({error})") from None
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint so that a crash leaves the old or the new one, never half of one."""
+    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    save_tensors(fresh / TENSOR_FILE, checkpoint.tensors)
+    write_json_atomic(fresh / STATE_FILE, checkpoint.state.model_dump(mode="json"))
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(fresh, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint, or None when there is none.
+
+    Raises:
+        ContractError: it is damaged.
+    """
+    old = folder.with_name(f".{folder.name}.old")
+    if not folder.exists() and old.exists():  # killed between the two renames
+        os.rename(old, folder)
+    if not folder.exists():
+        return None
+    state = load_json_model(CheckpointState, folder / STATE_FILE)
+    return Checkpoint(state, load_tensors(folder / TENSOR_FILE))
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state, flattened to ``<parameter number>.<name>``."""
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    return {
+        f"{number}.{name}": torch.as_tensor(value)
+        for number, entries in state.items()
+        for name, value in entries.items()
+    }
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put a flattened state back."""
+    nested: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        nested.setdefault(int(number), {})[name] = value
+    state = optimizer.state_dict()
+    optimizer.load_state_dict({"state": nested, "param_groups": state["param_groups"]})

@@ -1,0 +1,203 @@
+"""Configuration of a training run: every key, its default and what it does.
+
+The defaults are small enough for one CPU core; ``presets/paper.yaml`` has the paper's sizes. The
+complete configuration is saved with the run and travels with the bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from rl100_contracts.errors import ContractError
+from rl100_contracts.loading import StrictModel, describe, parse_model, read_text
+
+Count = Annotated[int, Field(ge=1)]
+Width = Annotated[int, Field(ge=8, le=8192)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+class ModelConfig(StrictModel):
+    """Networks."""
+
+    denoiser: Literal["skipnet", "unet"] = Field(
+        "skipnet", description="skipnet: residual MLP over the whole chunk; unet: 1-D U-Net"
+    )
+    prediction: Literal["epsilon", "sample"] = Field(
+        "sample", description="what the denoiser predicts: the noise (paper) or the clean action"
+    )
+    horizon: Count | None = Field(
+        None, description="predicted actions h; empty: as many as are executed"
+    )
+    widths: list[Width] = Field(
+        [256, 256],
+        min_length=1,
+        description="skipnet: one equal width per residual block; unet: channels per level",
+    )
+    expansion: Count = Field(1, description="skipnet: hidden width of a block / its width")
+    features: Width = Field(64, description="width of the cloud's and of the state's features")
+    point_widths: list[Width] = Field(
+        [64, 128], min_length=1, description="layers of the point MLP"
+    )
+    norm: Literal["every", "end", "none"] = Field(
+        "end", description="LayerNorm in the cloud encoder: every layer (DP3), at its end, none"
+    )
+
+    @model_validator(mode="after")
+    def _fitting_widths(self) -> ModelConfig:
+        if self.denoiser == "skipnet" and len(set(self.widths)) > 1:
+            raise ValueError("a skipnet needs equal widths, one per residual block")
+        if self.denoiser == "unet" and any(w % 8 or w < 16 for w in self.widths):
+            raise ValueError("the widths of a unet must be multiples of 8, 16 or more")
+        return self
+
+
+class DiffusionConfig(StrictModel):
+    """Noise schedule and sampler (squared cosine, DDIM with η = 1)."""
+
+    train_steps: Annotated[int, Field(ge=4, le=1000)] = Field(100, description="T")
+    steps: Count = Field(10, description="denoising steps K")
+    sigma_min: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description="lower bound of σ, so that log-probabilities exist"
+    )
+    sigma_max: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="upper bound of σ; empty: 0.8 for single actions, 0.1 for chunks (paper)"
+    )
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> DiffusionConfig:
+        if 2 * self.steps > self.train_steps:
+            raise ValueError("steps must be at most half of train_steps")
+        if self.sigma_max is not None and self.sigma_max < self.sigma_min:
+            raise ValueError("sigma_max must not be below sigma_min")
+        return self
+
+
+class ImitationConfig(StrictModel):
+    """Imitation: encoder and denoiser."""
+
+    steps: Count = Field(3000, description="optimiser steps")
+    batch_size: Count = Field(128, description="observations in a step")
+    noise_levels: Count = Field(
+        4, description="noise levels per observation, folded into the batch"
+    )
+    learning_rate: Rate = Field(1e-3, description="AdamW with warm-up, then cosine to 0")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.995, description="of the averaged weights, which are the ones that are kept"
+    )
+    beta_recon: Weight = Field(0.5, description="weight of the reconstruction of cloud and state")
+    beta_kl: Weight = Field(1e-4, description="weight of the information bottleneck")
+    outcomes: list[Literal["success", "failure", "unknown"]] = Field(
+        ["success"], min_length=1, description="which episodes are imitated"
+    )
+    validation: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.05, description="part of the episodes that is held out to measure the loss"
+    )
+
+
+class DistillConfig(StrictModel):
+    """Consistency distillation: the one-step student."""
+
+    steps: Count = Field(2000, description="optimiser steps")
+    batch_size: Count = Field(128, description="teacher chains in a step (K pairs each)")
+    learning_rate: Rate = Field(1e-3, description="AdamW with warm-up, then cosine to 0")
+
+
+class RunConfig(StrictModel):
+    """The run itself."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        0, description="same seed, same result (CPU)"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a GPU when there is one"
+    )
+    checkpoint_every: Count = Field(500, description="optimiser steps between checkpoints")
+
+
+class TrainConfig(StrictModel):
+    """Everything that a training run can be told."""
+
+    model: ModelConfig = ModelConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    imitation: ImitationConfig = ImitationConfig()
+    distill: DistillConfig = DistillConfig()
+    run: RunConfig = RunConfig()
+
+    def to_yaml(self) -> str:
+        """YAML text that loads to an equal configuration."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def _check_layer(layer: Any, source: str) -> None:
+    """Refuse mistakes of one layer by its name; what spans several keys is checked when merged."""
+    try:
+        TrainConfig.model_validate(layer)
+    except ValidationError as error:
+        if any(problem["type"] != "value_error" for problem in error.errors()):
+            raise ContractError(describe(error, TrainConfig, source)) from None
+
+
+def _read_layer(source: str | Path) -> dict[str, Any]:
+    """Keys of a preset (by its name) or of a YAML file; raises ContractError."""
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        path = PRESETS / f"{source}.yaml"
+        if not path.is_file():
+            raise ContractError(
+                f"configuration '{source}' is unknown: give one of the presets "
+                f"({', '.join(preset_names())}) or a file that ends in .yaml"
+            )
+    try:
+        layer = yaml.safe_load(read_text(path)) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ContractError(
+            f"{path}{f', line {mark.line + 1}' if mark else ''}: not valid YAML"
+        ) from None
+    _check_layer(layer, str(path))
+    return dict(layer)
+
+
+def _merge(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in layer.items():
+        below = merged.get(key)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Defaults, then a preset or file, then ``section.key=value`` overrides.
+
+    Raises:
+        ContractError: one sentence that names the file or override and the key.
+    """
+    keys: dict[str, Any] = _read_layer(source) if source else {}
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        path = name.strip().split(".")
+        if not equals or not all(path):
+            raise ContractError(f"override '{text}' must look like imitation.steps=1000")
+        try:
+            layer: Any = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ContractError(f"override '{text}': the value is not valid YAML") from None
+        for part in reversed(path):
+            layer = {part: layer}
+        _check_layer(layer, f"override '{text}'")
+        keys = _merge(keys, layer)
+    return parse_model(TrainConfig, keys, str(source or "configuration"))

@@ -1,0 +1,1 @@
+"""The diffusion schedule and sampler."""

@@ -1,0 +1,1 @@
+"""Networks: point-cloud encoder, denoisers, reconstruction decoders and the policy they form."""

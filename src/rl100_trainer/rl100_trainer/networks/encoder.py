@@ -1,0 +1,77 @@
+"""Observation encoder: point MLP with max-pooling, state MLP and an information bottleneck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rl100_trainer.networks.blocks import mlp
+
+INITIAL_LOG_VARIANCE = -5.0
+LOG_VARIANCE_RANGE = (-10.0, 4.0)
+
+
+class Code(NamedTuple):
+    """Posterior of the bottleneck, each (B, n_o, width)."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """A draw from the posterior, with standard normal ``noise`` of the same shape."""
+        return self.mean + (0.5 * self.log_variance).exp() * noise
+
+
+class PointEncoder(nn.Module):
+    """DP3-style: the same MLP for every point, max over the points, projection, LayerNorm.
+
+    ``norm`` says where LayerNorm stands: ``every`` (after each layer of the point MLP too, as
+    DP3), ``end`` (after the projection only: cheaper, and what worked best here) or ``none``.
+    """
+
+    def __init__(self, point_dim: int, widths: Sequence[int], out: int, norm: str) -> None:
+        super().__init__()
+        self.points = mlp([point_dim, *widths], norm=norm == "every")
+        self.project = nn.Linear(widths[-1], out)
+        self.norm = nn.Identity() if norm == "none" else nn.LayerNorm(out)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """(…, N, point_dim) → (…, out)."""
+        pooled: Tensor = self.points(points).max(dim=-2).values
+        return self.norm(self.project(pooled))
+
+
+class ObservationEncoder(nn.Module):
+    """Each frame's points and state to a code; frames share the weights."""
+
+    def __init__(
+        self,
+        *,
+        point_dim: int,
+        state_dim: int,
+        point_widths: Sequence[int],
+        features: int,
+        norm: str,
+    ) -> None:
+        super().__init__()
+        self.cloud = PointEncoder(point_dim, point_widths, features, norm)
+        self.state = mlp([state_dim, features, features])
+        self.width = 2 * features
+        self.mean = nn.Linear(self.width, self.width)
+        self.log_variance = nn.Linear(self.width, self.width)
+        nn.init.zeros_(self.log_variance.weight)
+        nn.init.constant_(self.log_variance.bias, INITIAL_LOG_VARIANCE)
+
+    def forward(self, points: Tensor, state: Tensor) -> Code:
+        """Normalised points (B, n_o, N, point_dim) and state (B, n_o, d_s) to the posterior."""
+        joint = torch.cat([self.cloud(points), self.state(state)], dim=-1).relu()
+        return Code(self.mean(joint), self.log_variance(joint).clamp(*LOG_VARIANCE_RANGE))
+
+
+def kl_to_standard_normal(code: Code) -> Tensor:
+    """KL(N(mean, exp(log_variance)) ‖ N(0, I)) of each sample, summed over the code: (B,), nats."""
+    terms = code.mean.square() + code.log_variance.exp() - 1.0 - code.log_variance
+    return 0.5 * terms.flatten(1).sum(dim=1)

@@ -1,0 +1,61 @@
+"""The configuration: layers, one-sentence refusals, few and documented keys, a round trip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rl100_contracts.errors import ContractError
+from rl100_trainer.config import TrainConfig, load_config, preset_names
+
+
+def test_unknown_key_is_one_sentence_with_a_hint() -> None:
+    with pytest.raises(ContractError) as caught:
+        load_config(None, ["imitation.step=10"])
+    assert "imitation.step" in str(caught.value) and "'steps'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("imitation.steps", "must look like"),
+        ("imitation.learning_rate=-1", "imitation.learning_rate"),
+        ("diffusion.steps=80", "half of train_steps"),
+        ("model.widths=[64,128]", "equal widths"),
+        ("imitation=3", "imitation"),
+    ],
+)
+def test_bad_overrides_are_refused(override: str, words: str) -> None:
+    with pytest.raises(ContractError, match=words):
+        load_config(None, [override])
+
+
+def test_file_then_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("imitation: {steps: 7, batch_size: 9}\n")
+    config = load_config(path, ["imitation.steps=8"])
+    assert (config.imitation.steps, config.imitation.batch_size) == (8, 9)
+    path.write_text("imitaton: {}\n")
+    with pytest.raises(ContractError, match=r"mine\.yaml: unknown key 'imitaton'"):
+        load_config(path)
+    with pytest.raises(ContractError, match="presets"):
+        load_config("nonsense")
+
+
+def test_presets_are_valid_and_yaml_round_trips() -> None:
+    for name in preset_names():
+        config = load_config(name)
+        assert TrainConfig.model_validate(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_every_key_is_documented_and_they_are_few() -> None:
+    keys = [
+        (name, field)
+        for section in TrainConfig.model_fields.values()
+        for name, field in section.annotation.model_fields.items()  # type: ignore[union-attr]
+    ]
+    assert len(keys) <= 40
+    assert [name for name, field in keys if not field.description] == []
