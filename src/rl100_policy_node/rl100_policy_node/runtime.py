@@ -119,6 +119,6 @@ class PolicyRuntime:
             cloud=observation.cloud[None],
             noise=noise,
             step_noise=rng.standard_normal(shape, dtype=np.float32),
-            noise_scale=np.float32(1.0 if stochastic else 0.0).reshape(()),
+            noise_scale=np.array(1.0 if stochastic else 0.0, dtype=np.float32),
         )
         return KStep(action[0], chain[:, 0], log_prob[:, 0])
