@@ -11,8 +11,8 @@ OLDEST = (3, 10)
 
 if sys.version_info < OLDEST:
     sys.stderr.write(
-        "rl100 setup: Python %d.%d is too old; install Python 3.10 to 3.13, "
-        "or name one with PYTHON=/path/to/python3.11.\n" % sys.version_info[:2]
+        "rl100 setup: Python {0}.{1} is too old; install Python 3.10 to 3.13, "
+        "or name one with PYTHON=/path/to/python3.11.\n".format(*sys.version_info)
     )
     sys.exit(1)
 

@@ -1,1 +1,1 @@
-"""The set-up of the workspace, in standard-library Python (it runs before anything is installed)."""
+"""The set-up of the workspace. Standard library only: it runs before anything is installed."""

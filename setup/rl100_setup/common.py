@@ -104,17 +104,16 @@ class Finished:
 
 
 def run_logged(
-    command: Sequence[str | Path], env: Mapping[str, str], paths: Paths, reporter: Reporter
+    command: Sequence[str], env: Mapping[str, str], paths: Paths, reporter: Reporter
 ) -> Finished:
     """Run a command with its output in the log; on Ctrl-C end it with all its children."""
     lines: list[str] = []
-    words = [str(word) for word in command]
     with paths.log.open("a", encoding="utf-8") as log:
-        log.write("$ " + " ".join(words) + "\n")
+        log.write("$ " + " ".join(command) + "\n")
         # A session of its own: the interrupt reaches this process alone, which then ends the
         # command's whole group (colcon and pip start children that would live on).
         with subprocess.Popen(
-            words,
+            list(command),
             cwd=paths.root,
             env=dict(env),
             stdin=subprocess.DEVNULL,

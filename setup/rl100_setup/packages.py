@@ -86,8 +86,8 @@ def install_locked(
     setuptools = [b for b in blocks if b.startswith("setuptools==")]
     for chosen in (setuptools, blocks):
         requirements.write_text("\n".join(chosen) + "\n", encoding="utf-8")
-        command = [*_pip(paths), "--require-hashes", "--no-deps", "--no-build-isolation",
-                   "-r", requirements]  # fmt: skip
+        options = ["--require-hashes", "--no-deps", "--no-build-isolation"]
+        command = [*_pip(paths), *options, "-r", str(requirements)]
         done = run_logged(command, env, paths, reporter)
         _checked(done, "installing the locked packages")
     return sorted({re.split(r"[=\s;]", b, maxsplit=1)[0] for b in blocks})
@@ -95,7 +95,7 @@ def install_locked(
 
 def remove_packages(paths: Paths, names: list[str], env: dict[str, str], rep: Reporter) -> None:
     """Uninstall packages that a newer lock file no longer names."""
-    command = [paths.python, "-m", "pip", "uninstall", "--yes", *names]
+    command = [str(paths.python), "-m", "pip", "uninstall", "--yes", *names]
     _checked(run_logged(command, env, paths, rep), "removing packages no longer locked")
 
 
@@ -140,7 +140,7 @@ def install_torch(paths: Paths, wanted: str, env: dict[str, str], reporter: Repo
     text = paths.lock_file.read_text(encoding="utf-8")
     pins = [b.split("\\")[0].strip() for b in requirement_blocks(text, with_ros=False)]
     constraints.write_text("\n".join(pins) + "\n", encoding="utf-8")
-    command = [*_pip(paths), "-c", constraints, f"torch=={TORCH}"]
+    command = [*_pip(paths), "-c", str(constraints), f"torch=={TORCH}"]
     _checked(run_logged(command, env, paths, reporter), "installing torch")
     return _installed_torch(paths, env)
 
@@ -194,8 +194,8 @@ def _ask(paths: Paths, code: str, env: dict[str, str]) -> str:
     return probe.stdout
 
 
-def _pip(paths: Paths) -> list[str | Path]:
-    return [paths.python, "-m", "pip", "install", "--progress-bar", "off"]
+def _pip(paths: Paths) -> list[str]:
+    return [str(paths.python), "-m", "pip", "install", "--progress-bar", "off"]
 
 
 def _checked(done: Finished, doing: str) -> None:

@@ -131,10 +131,8 @@ def _write_stamp(paths: Paths, key: str, done: dict[str, str]) -> None:
 
 def _write_env(paths: Paths, env: dict[str, str]) -> None:
     """Ask colcon's own set-up script once and keep its answer: sourcing it each time is slow."""
-    baseline = {k: env[k] for k in ("AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "PYTHONPATH",
-                                    "LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE")
-                if k in env}  # fmt: skip
-    baseline["PATH"] = env["PATH"]
+    kept = (*LIST_VARIABLES, "_ROS_WHEELS_BOOTSTRAP_COMPLETE")
+    baseline: dict[str, str] = {name: env[name] for name in kept if name in env}
     script = f". {shlex.quote(str(paths.install / 'local_setup.bash'))} >&2 && env -0"
     probe = subprocess.run(["bash", "-c", script], env=baseline, capture_output=True, text=True)
     if probe.returncode:
