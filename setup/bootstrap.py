@@ -11,7 +11,7 @@ OLDEST = (3, 10)
 
 if sys.version_info < OLDEST:
     sys.stderr.write(
-        "rl100 setup: Python {0}.{1} is too old; install Python 3.10 to 3.13, "
+        "rl100 setup: Python {}.{} is too old; install Python 3.10 to 3.13, "
         "or name one with PYTHON=/path/to/python3.11.\n".format(*sys.version_info)
     )
     sys.exit(1)
