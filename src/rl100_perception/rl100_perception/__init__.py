@@ -1,0 +1,1 @@
+"""Depth images to the point cloud that the policy sees: exactly N points in the base frame."""

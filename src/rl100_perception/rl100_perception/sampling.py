@@ -1,0 +1,50 @@
+"""Farthest-point sampling to an exact number of points."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+try:
+    from fpsample import bucket_fps_kdline_sampling, fps_sampling
+except ImportError:  # a sourced ROS without the wheel: slower
+    fps_sampling = None
+
+FloatArray = NDArray[np.float32]
+# From here on fpsample's bucket method is several times faster. It starts at a point of its own
+# (a function of the points), so below, where it gains nothing, the plain method is used.
+BUCKETS_FROM = 2048
+TREE_HEIGHT = 5
+
+
+def farthest_points(points: FloatArray, count: int) -> NDArray[np.intp]:
+    """Indices of ``count`` points, each the farthest from those chosen before; starts at point 0.
+
+    Plain NumPy, for machines without fpsample and as its oracle. ``points`` is (n, 3), n >= count.
+    """
+    columns = np.ascontiguousarray(points.T)
+    chosen = np.zeros(count, dtype=np.intp)
+    distance = np.full(points.shape[0], np.inf, dtype=np.float32)
+    for index in range(1, count):
+        last = columns[:, chosen[index - 1], None]
+        np.minimum(distance, ((columns - last) ** 2).sum(axis=0), out=distance)
+        chosen[index] = int(np.argmax(distance))
+    return chosen
+
+
+def sample(points: FloatArray, count: int) -> FloatArray:
+    """Exactly ``count`` points of ``points`` (n >= 1, 3), float32 (count, 3).
+
+    With more points than needed the farthest ones of each other are taken, in the order of
+    choosing; with fewer all of them, repeated in order until there are enough.
+    """
+    available = points.shape[0]
+    if available <= count:
+        return np.asarray(points[np.arange(count) % available], dtype=np.float32)
+    if fps_sampling is None:
+        return np.asarray(points[farthest_points(points, count)])
+    if available < BUCKETS_FROM:
+        chosen = fps_sampling(points, count, start_idx=0)
+    else:
+        chosen = bucket_fps_kdline_sampling(points, count, h=TREE_HEIGHT, start_idx=0)
+    return np.asarray(points[chosen.astype(np.intp)])  # fpsample gives unsigned indices
