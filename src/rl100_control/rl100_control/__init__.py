@@ -1,0 +1,1 @@
+"""The command gateway: the only publisher of robot commands."""
