@@ -20,6 +20,7 @@ from pydantic import Field
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 
+from rl100_contracts.bundle import sha256_file
 from rl100_contracts.errors import ContractError
 from rl100_contracts.interfaces import typestore
 from rl100_contracts.loading import StrictModel, load_json_model
@@ -72,6 +73,7 @@ class EpisodeInfo(StrictModel):
     audit: dict[str, TopicAudit]
     bag_file: str
     bag_bytes: int = Field(ge=0)
+    bag_sha256: str = Field("", description="of the bag, hex; checked by check_episode")
 
     @property
     def duration_s(self) -> float:
@@ -194,6 +196,30 @@ class EpisodeReader:
                     f"{self.path}: a message on {topic} is damaged ({_reason(error)})"
                 ) from None
             yield names[topic], message
+
+
+def check_episode(path: Path, task: Task | None = None) -> EpisodeInfo:
+    """Read a whole episode: its bag must be bit for bit what was recorded.
+
+    Raises:
+        ContractError: one sentence on the first thing that is missing or damaged, or when it was
+            recorded for another task.
+    """
+    with EpisodeReader(path, task) as reader:
+        info = reader.info
+        bag = path / info.bag_file
+        if info.bag_sha256 and sha256_file(bag) != info.bag_sha256:
+            raise ContractError(f"{bag}: the bag is damaged (its bytes have changed)")
+        found = dict.fromkeys(info.audit, 0)
+        for topic, _, _, _ in reader.raw():
+            found[topic] = found.get(topic, 0) + 1
+    for topic, count in found.items():
+        expected = info.audit[topic].received if topic in info.audit else 0
+        if count != expected:
+            raise ContractError(
+                f"{bag}: the bag is damaged: {count} messages on {topic} instead of {expected}"
+            )
+    return info
 
 
 def _reason(error: Exception) -> str:

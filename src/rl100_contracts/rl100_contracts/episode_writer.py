@@ -21,6 +21,7 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from rl100_contracts.bundle import sha256_file
 from rl100_contracts.episode import (
     EPISODE_ID,
     INFO_FILE,
@@ -252,6 +253,7 @@ class EpisodeWriter:
                 audit=audit,
                 bag_file=bag.name,
                 bag_bytes=bag.stat().st_size,
+                bag_sha256=sha256_file(bag),
             )
             write_json_atomic(self.partial / INFO_FILE, info.model_dump(mode="json"))
             for path in (bag, self.partial / "metadata.yaml", self.partial):

@@ -26,6 +26,7 @@ from rl100_contracts.decode import decode_executed, message_stamp_ns
 from rl100_contracts.episode import (
     EpisodeReader,
     Outcome,
+    check_episode,
     list_episodes,
     load_episode_info,
     required_topics,
@@ -297,6 +298,26 @@ def test_damaged_bytes_never_escape_as_a_traceback(
         assert "flip" in str(error) and "\n" not in str(error)
     finally:
         shutil.rmtree(folder)
+
+
+def test_check_finds_any_changed_byte(tmp_path: Path, task: Task) -> None:
+    path = record(tmp_path, "whole", task, ticks=3)
+    assert check_episode(path, task) == load_episode_info(path)
+    bag = path / "whole.mcap"
+    content = bytearray(bag.read_bytes())
+    random = np.random.default_rng(0)
+    for place in random.integers(0, len(content), 20):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        bag.write_bytes(changed)
+        with pytest.raises(ContractError, match="whole"):
+            check_episode(path)
+    bag.write_bytes(content)
+    described = json.loads((path / "episode.json").read_text())
+    described["audit"]["/tool_pose"]["received"] += 1
+    (path / "episode.json").write_text(json.dumps(described))
+    with pytest.raises(ContractError, match="3 messages on /tool_pose instead of 4"):
+        check_episode(path)
 
 
 def test_wrong_task_is_refused(tmp_path: Path, task: Task) -> None:

@@ -1,0 +1,117 @@
+"""Pins ``rl100 episodes``: what is listed, what a check finds, and that nothing is changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rl100.episodes_cli import app
+from rl100_contracts.episode import Outcome
+from rl100_contracts.episode_writer import EpisodeWriter
+from rl100_contracts.errors import ContractError
+from rl100_contracts.task import NANOSECONDS, Role, load_task
+
+MESSAGES = Path(__file__).resolve().parents[2] / "src" / "rl100_msgs" / "msg"
+TASK = load_task("push")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def definitions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The workspace's own message definitions, found as in a sourced workspace."""
+    prefix = tmp_path_factory.mktemp("prefix")
+    shutil.copytree(MESSAGES, prefix / "share" / "rl100_msgs" / "msg")
+    before = os.environ.get("AMENT_PREFIX_PATH", "")
+    os.environ["AMENT_PREFIX_PATH"] = f"{before}{os.pathsep}{prefix}"
+    yield
+    os.environ["AMENT_PREFIX_PATH"] = before
+
+
+def record(data: Path, name: str, outcome: Outcome, skip: str = "") -> Path:
+    writer = EpisodeWriter(data, name, TASK)
+    for tick in range(20):
+        stamp_ns = 100 * NANOSECONDS + tick * TASK.control.period_ns
+        message = b"\0\1\0\0" + struct.pack("<iI", *divmod(stamp_ns, NANOSECONDS)) + bytes(64)
+        for stream, spec in TASK.streams.items():
+            if spec.role is not Role.EVENT and stream != skip:
+                writer.write(stream, stamp_ns, message)
+    writer.finish(outcome, "ann", 20, "v1", "policy")
+    return data / name
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two good episodes."""
+    record(tmp_path, "push_1", Outcome.SUCCESS)
+    record(tmp_path, "push_2", Outcome.FAILURE)
+    return tmp_path
+
+
+def test_list_shows_every_episode(data: Path) -> None:
+    code, out, _ = run("list", data)
+    assert code == 0
+    first = next(line for line in out.splitlines() if line.startswith("push_1"))
+    assert first.split()[:4] == ["push_1", "success", "ann", "20"]
+    assert "policy v1" in first and "incomplete" not in out
+    assert "2 episodes, 1 successful, 40 steps" in out
+
+
+def test_list_as_json(data: Path) -> None:
+    code, out, _ = run("list", data, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [row["outcome"] for row in rows] == ["success", "failure"]
+    assert rows[0]["path"] == str(data / "push_1")
+
+
+def test_check_of_good_episodes(data: Path) -> None:
+    before = {p: p.read_bytes() for p in data.rglob("*") if p.is_file()}
+    assert run("check", data) == (
+        0, "2 episodes: 2 good, 0 with problems, 0 unfinished\n", "",
+    )  # fmt: skip
+    assert run("check", data, "--task", "push")[0] == 0
+    assert run("check", data / "push_1")[1].startswith("1 episodes: 1 good")
+    assert {p: p.read_bytes() for p in data.rglob("*") if p.is_file()} == before
+
+
+def test_check_finds_damaged_incomplete_foreign_and_unfinished(data: Path, tmp_path: Path) -> None:
+    record(data, "push_3", Outcome.SUCCESS, skip="depth")
+    bag = data / "push_2" / "push_2.mcap"
+    bag.write_bytes(bag.read_bytes()[:-10])
+    EpisodeWriter(data, "push_4", TASK)
+    (data / "push_5").mkdir()
+    (data / "push_5" / "episode.json").write_text("{")
+    code, out, _ = run("check", data)
+    lines = out.splitlines()
+    assert code == 1
+    assert "push_2.mcap: the bag is damaged (cut off?)" in lines[0]
+    assert lines[1].endswith("incomplete: no message on /camera/depth/image_rect_raw")
+    assert "push_5/episode.json, line 1: not valid JSON" in lines[2]
+    assert lines[3].startswith(f"{data}/.partial/push_4: unfinished")
+    assert lines[4] == "4 episodes: 1 good, 3 with problems, 1 unfinished"
+    assert run("list", data)[0] == 1
+
+    other = tmp_path / "other.yaml"
+    other.write_text(TASK.model_copy(update={"description": "", "name": "pour"}).to_yaml())
+    assert "recorded for task 'push', not for 'pour'" in run("check", data, "--task", other)[1]
+    longer = TASK.model_copy(update={"base_frame": "table"})
+    other.write_text(longer.to_yaml())
+    assert "recorded with another version of task 'push'" in run("check", data, "--task", other)[1]
+
+
+def test_missing_folder_is_one_sentence(tmp_path: Path) -> None:
+    for command in ("list", "check"):
+        with pytest.raises(ContractError, match="no such folder of episodes"):
+            run(command, tmp_path / "nowhere")
