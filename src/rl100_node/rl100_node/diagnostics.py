@@ -45,11 +45,15 @@ class Diagnostics:
         """
         changed = level != self._status.level or message != self._status.message
         if values is not None:
-            self._status.values = [KeyValue(key=k, value=str(v)) for k, v in values.items()]
+            self.update(values)
         if changed:
             self._status.level, self._status.message = level, message
             getattr(self._node.get_logger(), _LOG[level])(message)
             self.publish()
+
+    def update(self, values: Mapping[str, object]) -> None:
+        """Replace the figures; they go out with the next repetition."""
+        self._status.values = [KeyValue(key=k, value=str(v)) for k, v in values.items()]
 
     def publish(self) -> None:
         """Publish the present state."""

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from rl100_contracts.decode import Intrinsics
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
-from rl100_perception.cloud import camera_rays, rotation_from_quaternion, sample_exactly
+from rl100_perception.cloud import camera_rays, rotation_from_quaternion
+from rl100_perception.sampling import sample
 
 FloatArray = NDArray[np.float32]
 
@@ -71,7 +72,7 @@ class CloudPipeline:
         # NaN compares as False, so it is left out like a depth out of range.
         seen = np.flatnonzero((flat >= self._near) & (flat <= self._far))
         depth = flat[seen]
-        columns = []
+        columns: list[FloatArray] = []
         # Axis by axis, so that later axes are computed only for the points that are still in.
         for axis in (2, 1, 0):
             column = self._rays[axis, seen] * depth + self._origin[axis]
@@ -93,5 +94,5 @@ class CloudPipeline:
                 "no point lies in the crop box: is the camera covered, or is its pose in the task "
                 "wrong?"
             )
-        sampled = sample_exactly(points, self._count)
+        sampled = sample(points, self._count)
         return CloudResult(sampled, len(points), len(points) < self._count)

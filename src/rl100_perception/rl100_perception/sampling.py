@@ -13,7 +13,7 @@ except ImportError:  # a sourced ROS without the wheel: slower
 FloatArray = NDArray[np.float32]
 # From here on fpsample's bucket method is several times faster. It starts at a point of its own
 # (a function of the points), so below, where it gains nothing, the plain method is used.
-BUCKETS_FROM = 2048
+BUCKETS_FROM = 512
 TREE_HEIGHT = 5
 
 
