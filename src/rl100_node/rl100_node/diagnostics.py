@@ -10,7 +10,6 @@ from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-_LOG = {OK: "info", WARN: "warning", ERROR: "error"}
 
 
 class Diagnostics:
@@ -48,8 +47,18 @@ class Diagnostics:
             self.update(values)
         if changed:
             self._status.level, self._status.message = level, message
-            getattr(self._node.get_logger(), _LOG[level])(message)
+            self._log(level, message)
             self.publish()
+
+    def _log(self, level: bytes, message: str) -> None:
+        # One call for each severity: rclpy refuses another severity from the same line.
+        logger = self._node.get_logger()
+        if level == OK:
+            logger.info(message)
+        elif level == WARN:
+            logger.warning(message)
+        else:
+            logger.error(message)
 
     def update(self, values: Mapping[str, object]) -> None:
         """Replace the figures; they go out with the next repetition."""
