@@ -139,6 +139,7 @@ def _write_env(paths: Paths, env: dict[str, str]) -> None:
         raise SetupError(f"install/local_setup.bash cannot be sourced: {probe.stderr.strip()}")
     answer = dict(item.split("=", 1) for item in probe.stdout.split("\0") if "=" in item)
     own_path = [p for p in answer.pop("PATH").split(os.pathsep) if _ours(p, paths, env)]
+    own_path = list(dict.fromkeys(own_path))  # the set-up may itself run inside the environment
 
     lines = ["# Made by setup/bootstrap.py from colcon's set-up scripts; read by ./rl100."]
     lines.append(f"RL100_BUILT_AT={shlex.quote(str(paths.root))}")
