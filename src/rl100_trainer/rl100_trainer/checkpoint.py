@@ -6,7 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -24,7 +24,7 @@ TENSOR_FILE = "tensors.safetensors"
 class CheckpointState(StrictModel):
     """What isn't a tensor."""
 
-    format_version: int = Field(1, ge=1, le=1)
+    format_version: Literal[1] = 1
     stage: str
     phase: str
     step: int = Field(ge=0)

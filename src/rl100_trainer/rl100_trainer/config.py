@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from rl100_contracts.errors import ContractError
 from rl100_contracts.loading import StrictModel, describe, parse_model, read_text
@@ -28,26 +29,30 @@ class ModelConfig(StrictModel):
     """Networks."""
 
     denoiser: Literal["skipnet", "unet"] = Field(
-        "skipnet", description="skipnet: residual MLP over the whole chunk; unet: 1-D U-Net"
+        default="skipnet", description="skipnet: residual MLP over the whole chunk; unet: 1-D U-Net"
     )
     prediction: Literal["epsilon", "sample"] = Field(
-        "sample", description="what the denoiser predicts: the noise (paper) or the clean action"
+        default="sample",
+        description="what the denoiser predicts: the noise (paper) or the clean action",
     )
     horizon: Count | None = Field(
-        None, description="predicted actions h; empty: as many as are executed"
+        default=None, description="predicted actions h; empty: as many as are executed"
     )
     widths: list[Width] = Field(
-        [256, 256],
+        default=[256, 256],
         min_length=1,
         description="skipnet: one equal width per residual block; unet: channels per level",
     )
-    expansion: Count = Field(1, description="skipnet: hidden width of a block / its width")
-    features: Width = Field(64, description="width of the cloud's and of the state's features")
+    expansion: Count = Field(default=1, description="skipnet: hidden width of a block / its width")
+    features: Width = Field(
+        default=64, description="width of the cloud's and of the state's features"
+    )
     point_widths: list[Width] = Field(
-        [64, 128], min_length=1, description="layers of the point MLP"
+        default=[64, 128], min_length=1, description="layers of the point MLP"
     )
     norm: Literal["every", "end", "none"] = Field(
-        "end", description="LayerNorm in the cloud encoder: every layer (DP3), at its end, none"
+        default="end",
+        description="LayerNorm in the cloud encoder: every layer (DP3), at its end, none",
     )
 
     @model_validator(mode="after")
@@ -62,13 +67,14 @@ class ModelConfig(StrictModel):
 class DiffusionConfig(StrictModel):
     """Noise schedule and sampler (squared cosine, DDIM with η = 1)."""
 
-    train_steps: Annotated[int, Field(ge=4, le=1000)] = Field(100, description="T")
-    steps: Count = Field(10, description="denoising steps K")
+    train_steps: Annotated[int, Field(ge=4, le=1000)] = Field(default=100, description="T")
+    steps: Count = Field(default=10, description="denoising steps K")
     sigma_min: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.01, description="lower bound of σ, so that log-probabilities exist"
+        default=0.01, description="lower bound of σ, so that log-probabilities exist"
     )
     sigma_max: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="upper bound of σ; empty: 0.8 for single actions, 0.1 for chunks (paper)"
+        default=None,
+        description="upper bound of σ; empty: 0.8 for single actions, 0.1 for chunks (paper)",
     )
 
     @model_validator(mode="after")
@@ -83,43 +89,48 @@ class DiffusionConfig(StrictModel):
 class ImitationConfig(StrictModel):
     """Imitation: encoder and denoiser."""
 
-    steps: Count = Field(3000, description="optimiser steps")
-    batch_size: Count = Field(128, description="observations in a step")
+    steps: Count = Field(default=3000, description="optimiser steps")
+    batch_size: Count = Field(default=128, description="observations in a step")
     noise_levels: Count = Field(
-        4, description="noise levels per observation, folded into the batch"
+        default=4, description="noise levels per observation, folded into the batch"
     )
-    learning_rate: Rate = Field(1e-3, description="AdamW with warm-up, then cosine to 0")
+    learning_rate: Rate = Field(default=1e-3, description="AdamW with warm-up, then cosine to 0")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.995, description="of the averaged weights, which are the ones that are kept"
+        default=0.995, description="of the averaged weights, which are the ones that are kept"
     )
-    beta_recon: Weight = Field(0.5, description="weight of the reconstruction of cloud and state")
-    beta_kl: Weight = Field(1e-4, description="weight of the information bottleneck")
+    beta_recon: Weight = Field(
+        default=0.5, description="weight of the reconstruction of cloud and state"
+    )
+    beta_kl: Weight = Field(default=1e-5, description="weight of the information bottleneck")
     outcomes: list[Literal["success", "failure", "unknown"]] = Field(
-        ["success"], min_length=1, description="which episodes are imitated"
+        default=["success"], min_length=1, description="which episodes are imitated"
     )
     validation: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.05, description="part of the episodes that is held out to measure the loss"
+        default=0.05, description="part of the episodes that is held out to measure the loss"
     )
 
 
 class DistillConfig(StrictModel):
     """Consistency distillation: the one-step student."""
 
-    steps: Count = Field(2000, description="optimiser steps")
-    batch_size: Count = Field(128, description="teacher chains in a step (K pairs each)")
-    learning_rate: Rate = Field(1e-3, description="AdamW with warm-up, then cosine to 0")
+    steps: Count = Field(default=2000, description="optimiser steps")
+    batch_size: Count = Field(default=128, description="teacher chains in a step (K pairs each)")
+    learning_rate: Rate = Field(default=1e-3, description="AdamW with warm-up, then cosine to 0")
 
 
 class RunConfig(StrictModel):
     """The run itself."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
-        0, description="same seed, same result (CPU)"
+        default=0, description="same seed, same result (CPU)"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto: a GPU when there is one"
+        default="auto", description="auto: a GPU when there is one"
     )
-    checkpoint_every: Count = Field(500, description="optimiser steps between checkpoints")
+    threads: Count = Field(
+        default=1, description="of PyTorch on the CPU; more only help large networks"
+    )
+    checkpoint_every: Count = Field(default=500, description="optimiser steps between checkpoints")
 
 
 class TrainConfig(StrictModel):
@@ -171,6 +182,10 @@ def _read_layer(source: str | Path) -> dict[str, Any]:
     return dict(layer)
 
 
+def _is_preset(override: str) -> bool:
+    return override.partition("=")[0].strip() == "preset"
+
+
 def _merge(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in layer.items():
@@ -180,18 +195,53 @@ def _merge(base: dict[str, Any], layer: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def describe_keys() -> list[str]:
+    """One line per key: its name, default and description."""
+    lines = []
+    for section, part in TrainConfig.model_fields.items():
+        for key, field in _fields(part).items():
+            lines.append(f"{section}.{key} = {field.default}: {field.description}")
+    return lines
+
+
+def _fields(section: FieldInfo) -> dict[str, FieldInfo]:
+    kind = section.annotation
+    assert isinstance(kind, type) and issubclass(kind, StrictModel)
+    return kind.model_fields
+
+
+def _full_path(name: str, text: str) -> list[str]:
+    """``section.key`` of an override; the section may be left out where the key is unique."""
+    if "." in name:
+        return name.split(".")
+    sections = [s for s, part in TrainConfig.model_fields.items() if name in _fields(part)]
+    if len(sections) > 1:
+        choices = " or ".join(f"{section}.{name}" for section in sections)
+        raise ContractError(f"override '{text}': say which one you mean, {choices}")
+    return [*sections, name]
+
+
 def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> TrainConfig:
     """Defaults, then a preset or file, then ``section.key=value`` overrides.
+
+    ``preset=<preset or file>`` among the overrides stands for ``source``, for callers that have
+    overrides only.
 
     Raises:
         ContractError: one sentence that names the file or override and the key.
     """
-    keys: dict[str, Any] = _read_layer(source) if source else {}
+    layers = [source] if source else []
+    layers += [text.partition("=")[2].strip() for text in overrides if _is_preset(text)]
+    keys: dict[str, Any] = {}
+    for entry in layers:
+        keys = _merge(keys, _read_layer(entry))
     for text in overrides:
         name, equals, value = text.partition("=")
-        path = name.strip().split(".")
-        if not equals or not all(path):
+        if _is_preset(text):
+            continue
+        if not equals or not name.strip():
             raise ContractError(f"override '{text}' must look like imitation.steps=1000")
+        path = _full_path(name.strip(), text)
         try:
             layer: Any = yaml.safe_load(value)
         except yaml.YAMLError:
@@ -200,4 +250,4 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
             layer = {part: layer}
         _check_layer(layer, f"override '{text}'")
         keys = _merge(keys, layer)
-    return parse_model(TrainConfig, keys, str(source or "configuration"))
+    return parse_model(TrainConfig, keys, str(layers[0] if layers else "configuration"))

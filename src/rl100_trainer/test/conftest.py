@@ -35,9 +35,9 @@ TINY = (
 def task() -> Task:
     """The built-in push task with small clouds."""
     push = load_task("push")
-    cloud = push.observation.cloud.model_copy(update={"num_points": 16})
-    observation = push.observation.model_copy(update={"cloud": cloud})
-    return push.model_copy(update={"observation": observation})
+    values = push.model_dump()
+    values["observation"]["cloud"]["num_points"] = 16
+    return Task.model_validate(values)
 
 
 @pytest.fixture
@@ -62,7 +62,9 @@ def make_episodes(task: Task, count: int = 6, length: int = 12) -> list[EpisodeA
                 clouds=clouds,
                 actions=np.clip(0.02 * aim, -0.03, 0.03).astype(np.float32),
                 stamps=np.arange(length, dtype=np.int64) * 50_000_000,
-                chunk_start=np.ones(length, dtype=bool),
+                segment=np.zeros(length, dtype=np.int32),
+                decision=np.ones(length, dtype=bool),
+                mode=np.ones(length, dtype=np.uint8),
                 outcome="success",
             )
         )

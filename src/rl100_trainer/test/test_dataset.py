@@ -10,7 +10,7 @@ import torch
 
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
-from rl100_trainer.data.dataset import EpisodeArrays, make_windows, split_episodes
+from rl100_trainer.data.dataset import EpisodeArrays, make_windows, segments, split_episodes
 from rl100_trainer.spec import PolicySpec
 
 
@@ -24,6 +24,17 @@ def test_windows_slide_and_pad(task: Task, episodes: list[EpisodeArrays]) -> Non
     absolute = make_windows(episodes[:1], dataclasses.replace(spec, action_is_delta=False), 4)
     np.testing.assert_array_equal(absolute.actions[11, 3], episodes[0].actions[11])
     assert windows.episode.tolist() == [0] * 12 + [1] * 12
+
+
+def test_windows_do_not_cross_a_gap(task: Task, episodes: list[EpisodeArrays]) -> None:
+    stamps = episodes[0].stamps.copy()
+    stamps[5:] += 200_000_000
+    segment = segments(stamps, task.control.period_ns)
+    assert segment.tolist() == [0] * 5 + [1] * 7
+    cut = dataclasses.replace(episodes[0], stamps=stamps, segment=segment)
+    windows = make_windows([cut], PolicySpec.of_task(task), 4)
+    assert windows.valid[3].tolist() == [True, True, False, False]
+    assert windows.valid[5].all()
 
 
 def test_held_out_episodes_are_whole(task: Task, episodes: list[EpisodeArrays]) -> None:

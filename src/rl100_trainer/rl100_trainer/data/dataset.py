@@ -25,7 +25,9 @@ class EpisodeArrays:
         clouds: (T, n_o, N, 3), m, base frame.
         actions: (T, d), what was executed, task units.
         stamps: (T,), ns.
-        chunk_start: (T,) bool, a decision was taken at this step (a new chunk's first action).
+        segment: (T,) int32, counts up where steps are missing (the gateway held, say).
+        decision: (T,) bool, a decision was taken at this step (its action is a chunk's first).
+        mode: (T,) uint8, who acted, see rl100_msgs/ExecutedAction.
         outcome: success, failure or unknown.
         source: bundle version of the policy that acted, or the teleoperator's name.
     """
@@ -35,7 +37,9 @@ class EpisodeArrays:
     clouds: FloatArray
     actions: FloatArray
     stamps: NDArray[np.int64]
-    chunk_start: NDArray[np.bool_]
+    segment: NDArray[np.int32]
+    decision: NDArray[np.bool_]
+    mode: NDArray[np.uint8]
     outcome: str
     source: str = ""
 
@@ -50,8 +54,8 @@ class Windows:
     Attributes:
         states: (M, n_o, d_s) float32, m or rad.
         clouds: (M, n_o, N, 3) float32, m.
-        actions: (M, h, d) float32, task units; past an episode's end they are padded (no motion
-            for delta spaces, the last action for absolute ones).
+        actions: (M, h, d) float32, task units; past an episode's (or segment's) end they are
+            padded (no motion for delta spaces, the last action for absolute ones).
         valid: (M, h) bool, False for padding.
         episode: (M,) int64, index of the episode.
     """
@@ -86,13 +90,21 @@ class Windows:
         )
 
 
+def segments(stamps: NDArray[np.int64], period_ns: int) -> NDArray[np.int32]:
+    """Segment of each step (T,): a new one begins after a gap of over one and a half periods."""
+    gaps = np.diff(stamps, prepend=stamps[:1]) > 1.5 * period_ns
+    return np.cumsum(gaps).astype(np.int32)
+
+
 def _padded_actions(
-    actions: FloatArray, horizon: int, is_delta: bool
+    episode: EpisodeArrays, horizon: int, is_delta: bool
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
-    length = len(actions)
+    length = len(episode)
+    # Last step of each step's segment: a window must not reach into the next one.
+    last = np.searchsorted(episode.segment, episode.segment, side="right") - 1
     index = np.arange(length)[:, None] + np.arange(horizon)[None, :]
-    valid = index < length
-    windows = actions[np.minimum(index, length - 1)]
+    valid = index <= last[:, None]
+    windows = episode.actions[np.minimum(index, last[:, None])]
     if is_delta:
         windows = np.where(valid[:, :, None], windows, np.float32(0.0))
     return windows.astype(np.float32), valid
@@ -124,7 +136,7 @@ def make_windows(episodes: Sequence[EpisodeArrays], spec: PolicySpec, horizon: i
         raise ContractError("there is no episode to train on: record some, or widen the filter")
     for episode in episodes:
         _check(episode, spec)
-    padded = [_padded_actions(e.actions, horizon, spec.action_is_delta) for e in episodes]
+    padded = [_padded_actions(e, horizon, spec.action_is_delta) for e in episodes]
     numbers = [np.full(len(e), i) for i, e in enumerate(episodes)]
     return Windows(
         torch.from_numpy(np.concatenate([e.states for e in episodes])),

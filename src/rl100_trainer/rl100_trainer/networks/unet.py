@@ -40,6 +40,19 @@ class FilmBlock(nn.Module):
         return out
 
 
+class FilmPair(nn.Module):
+    """Two FiLM blocks in a row."""
+
+    def __init__(self, channels_in: int, channels_out: int, condition: int) -> None:
+        super().__init__()
+        self.first = FilmBlock(channels_in, channels_out, condition)
+        self.second = FilmBlock(channels_out, channels_out, condition)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        out: Tensor = self.second(self.first(x, condition), condition)
+        return out
+
+
 class UNet1d(nn.Module):
     """``widths`` are the channels of each level; every level but the first halves the chunk.
 
@@ -58,16 +71,16 @@ class UNet1d(nn.Module):
         self.down = nn.ModuleList()
         self.shrink = nn.ModuleList()
         for i, (a, b) in enumerate(zip(ins, widths, strict=True)):
-            self.down.append(nn.ModuleList([FilmBlock(a, b, cond), FilmBlock(b, b, cond)]))
+            self.down.append(FilmPair(a, b, cond))
             if i < len(widths) - 1:
                 self.shrink.append(nn.Conv1d(b, b, 3, stride=2, padding=1))
         top = widths[-1]
-        self.middle = nn.ModuleList([FilmBlock(top, top, cond), FilmBlock(top, top, cond)])
+        self.middle = FilmPair(top, top, cond)
         self.up = nn.ModuleList()
         self.grow = nn.ModuleList()
         for a, b in zip(reversed(widths[1:]), reversed(widths[:-1]), strict=True):
             self.grow.append(nn.ConvTranspose1d(a, b, 4, stride=2, padding=1))
-            self.up.append(nn.ModuleList([FilmBlock(2 * b, b, cond), FilmBlock(b, b, cond)]))
+            self.up.append(FilmPair(2 * b, b, cond))
         self.leave = nn.Sequential(
             nn.Conv1d(widths[0], widths[0], KERNEL, padding=KERNEL // 2),
             nn.GroupNorm(GROUPS, widths[0]),
@@ -85,16 +98,12 @@ class UNet1d(nn.Module):
         cond = torch.cat([condition, self.time(time)], dim=-1)
         skips: list[Tensor] = []
         for i, pair in enumerate(self.down):
-            for block in pair:
-                x = block(x, cond)
+            x = pair(x, cond)
             if i < len(self.shrink):
                 skips.append(x)
                 x = self.shrink[i](x)
-        for block in self.middle:
-            x = block(x, cond)
+        x = self.middle(x, cond)
         for grow, pair in zip(self.grow, self.up, strict=True):
-            x = torch.cat([grow(x), skips.pop()], dim=1)
-            for block in pair:
-                x = block(x, cond)
+            x = pair(torch.cat([grow(x), skips.pop()], dim=1), cond)
         out: Tensor = self.leave(x)[:, :, :horizon]
         return out.transpose(1, 2)

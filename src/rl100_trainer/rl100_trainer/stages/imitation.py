@@ -202,22 +202,25 @@ class ImitationTrainer:
             ) from None
 
 
-def _open_run(run: Path, config: TrainConfig, task: Task, resume: bool) -> Checkpoint | None:
+def _open_run(run: Path, config: TrainConfig, task: Task, data: str) -> Checkpoint | None:
     """Prepare the run's directory; returns the checkpoint to go on from."""
     saved_config, saved_task = run / "config.yaml", run / "task.yaml"
     if saved_config.exists():
-        if not resume:
-            raise ContractError(
-                f"{run}: holds a run already: add --resume to go on with it, or choose a new folder"
-            )
         if saved_config.read_text(encoding="utf-8") != config.to_yaml():
             raise ContractError(
-                f"{saved_config}: differs from the configuration given now: give the same one "
-                "to go on with the run, or choose another folder"
+                f"{saved_config}: another configuration than the one given now: give the same one "
+                "to go on with this run, or another folder for a new one"
             )
         if saved_task.exists() and saved_task.read_text(encoding="utf-8") != task.to_yaml():
-            raise ContractError(f"{saved_task}: is another task than the one given now")
-        return load_checkpoint(run / "checkpoint")
+            raise ContractError(
+                f"{saved_task}: another task than the one given now: give another folder"
+            )
+        checkpoint = load_checkpoint(run / "checkpoint")
+        if checkpoint is not None and checkpoint.state.data != data:
+            raise ContractError(
+                f"{run}: this run was started with other episodes: give another folder"
+            )
+        return checkpoint
     run.mkdir(parents=True, exist_ok=True)
     write_text_atomic(saved_task, task.to_yaml())
     write_text_atomic(saved_config, config.to_yaml())
@@ -230,7 +233,6 @@ def train_imitation(
     episodes: Sequence[EpisodeArrays],
     run: Path,
     *,
-    resume: bool = False,
     parent: str = "",
     progress: ProgressCallback = ignore_progress,
     stop: StopRequested = never_stop,
@@ -238,12 +240,11 @@ def train_imitation(
     """Train a policy and its student, and export the bundle to ``<run>/bundle``.
 
     The run's directory also gets config.yaml, task.yaml, metrics.jsonl, tensorboard/ and
-    checkpoint/. On a CPU the result depends on the seed, configuration and data only, also when
-    the run was interrupted and resumed.
+    checkpoint/. An interrupted run in this directory goes on. On a CPU the result depends on the
+    seed, configuration and data only, also then.
 
     Args:
         episodes: all of them are imitated; filter before.
-        resume: go on with the run in this directory.
         parent: policy_version that the data came from, noted in the bundle.
 
     Raises:
@@ -260,9 +261,7 @@ def train_imitation(
         )
     windows = make_windows(episodes, spec, policy.horizon)
     data = fingerprint(episodes)
-    checkpoint = _open_run(run, config, task, resume)
-    if checkpoint is not None and checkpoint.state.data != data:
-        raise ContractError(f"{run}: the episodes are not those that this run was started with")
+    checkpoint = _open_run(run, config, task, data)
     if (run / "bundle").exists():
         manifest = load_manifest(run / "bundle")
         return ImitationResult(run / "bundle", manifest.policy_version, manifest.metrics)

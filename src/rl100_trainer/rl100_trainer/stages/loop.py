@@ -143,7 +143,7 @@ class Phase:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.steps, self.rate)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self._trained, LARGEST_GRADIENT)
         self.optimizer.step()
         self.ema.update(self.step)
@@ -163,7 +163,8 @@ class Phase:
                 context.save(self.name, self.step, self.tensors())
                 raise Interrupted(
                     f"interrupted in phase {self.name} after {self.step} of {self.steps} steps; "
-                    f"the checkpoint is in {context.checkpoint_folder}, --resume goes on from it"
+                    f"the checkpoint is in {context.checkpoint_folder}, and the same command "
+                    "goes on from it"
                 )
             loss, parts = loss_function(self.generator)
             norm = self._update(loss)

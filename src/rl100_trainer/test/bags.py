@@ -1,0 +1,117 @@
+"""Writing small bags of the push task for tests, with rosbags only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl100_contracts.episode import Outcome
+from rl100_contracts.episode_writer import EpisodeWriter
+from rl100_contracts.interfaces import ensure_type
+from rl100_contracts.task import NANOSECONDS, Task
+
+START_NS = 1_000 * NANOSECONDS
+
+
+def _message(msgtype: str, stamp_ns: int, **values: Any) -> bytes:
+    store = ensure_type(msgtype)
+
+    def default(name: str) -> Any:
+        fields: dict[str, Any] = {}
+        for key, (kind, detail) in store.fielddefs[name][1]:
+            if kind.name == "NAME":
+                fields[key] = default(detail)
+            elif kind.name == "BASE":
+                fields[key] = "" if detail[0] == "string" else 0
+            elif kind.name == "ARRAY":
+                fields[key] = np.zeros(detail[1], dtype=detail[0][1][0])
+            elif detail[0][0].name == "BASE" and detail[0][1][0] != "string":
+                fields[key] = np.zeros(0, dtype=detail[0][1][0])
+            else:
+                fields[key] = []
+        return store.types[name](**fields)
+
+    message = default(msgtype)
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, NANOSECONDS)
+    for key, value in values.items():
+        setattr(message, key, value)
+    return bytes(store.serialize_cdr(message, msgtype))
+
+
+def _cloud(stamp_ns: int, points: np.ndarray) -> bytes:
+    store = ensure_type("sensor_msgs/msg/PointCloud2")
+    field = store.types["sensor_msgs/msg/PointField"]
+    data = points.astype("<f4").tobytes()
+    return _message(
+        "sensor_msgs/msg/PointCloud2",
+        stamp_ns,
+        height=1,
+        width=len(points),
+        fields=[field(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate("xyz")],
+        is_bigendian=False,
+        point_step=12,
+        row_step=12 * len(points),
+        data=np.frombuffer(data, dtype=np.uint8),
+        is_dense=True,
+    )
+
+
+def write_bag(
+    data: Path,
+    name: str,
+    task: Task,
+    *,
+    ticks: int = 12,
+    outcome: Outcome = Outcome.SUCCESS,
+    holds: tuple[int, ...] = (),
+    seed: int = 0,
+) -> Path:
+    """Record one regular episode; at the ticks ``holds`` the gateway held."""
+    rng = np.random.default_rng(seed)
+    writer = EpisodeWriter(data, name, task)
+    store = ensure_type("geometry_msgs/msg/PoseStamped")
+    pose, point, quaternion = (
+        store.types[f"geometry_msgs/msg/{kind}"] for kind in ("Pose", "Point", "Quaternion")
+    )
+    period = task.control.period_ns
+    for tick in range(ticks):
+        stamp = START_NS + tick * period
+        tool = np.array([0.01 * tick, 0.02])
+        points = rng.uniform(-0.1, 0.1, (task.observation.cloud.num_points, 3)).astype(np.float32)
+        hold = tick in holds
+        action = np.array([0.01, 0.001 * tick], dtype=np.float32)
+        types = {key: stream.type for key, stream in task.streams.items()}
+        messages = {
+            "joint_states": _message(
+                types["joint_states"],
+                stamp,
+                name=list(task.joint_names),
+                position=np.array([0.1 * tick, 0.5]),
+            ),
+            "tool_pose": _message(
+                types["tool_pose"],
+                stamp,
+                pose=pose(
+                    position=point(x=tool[0], y=tool[1], z=0.02),
+                    orientation=quaternion(x=0.0, y=0.0, z=0.0, w=1.0),
+                ),
+            ),
+            "points": _cloud(stamp, points),
+            "depth": _message(types["depth"], stamp),
+            "camera_info": _message(types["camera_info"], stamp),
+            "executed_action": _message(
+                types["executed_action"],
+                stamp,
+                mode=1,
+                source="scripted",
+                hold=hold,
+                chunk_index=tick % 4,
+                action=np.zeros(2, dtype=np.float32) if hold else action,
+            ),
+        }
+        for stream, message in messages.items():
+            writer.write(stream, stamp + 5, message)
+    writer.finish(outcome, "test", ticks, source="scripted")
+    return data / name

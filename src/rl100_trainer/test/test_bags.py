@@ -1,0 +1,116 @@
+"""Bags to arrays: the observations of the shared assembler, holds left out, damage skipped with a
+sentence, a cache that gives the same and heals itself, filters and refusals.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rl100_contracts.episode import Outcome
+from rl100_contracts.errors import ContractError
+from rl100_contracts.task import Task
+from rl100_trainer.data.bags import read_episode, read_episodes
+
+_spec = importlib.util.spec_from_file_location("trainer_bags", Path(__file__).parent / "bags.py")
+assert _spec is not None and _spec.loader is not None
+bags = importlib.util.module_from_spec(_spec)
+sys.modules["trainer_bags"] = bags
+_spec.loader.exec_module(bags)
+
+
+def test_steps_pair_actions_with_what_was_seen(tmp_path: Path, task: Task) -> None:
+    episode = read_episode(bags.write_bag(tmp_path, "one", task), task)
+    assert len(episode) == 12 and episode.source == "scripted"
+    np.testing.assert_allclose(episode.actions[:, 1], 0.001 * np.arange(12), atol=1e-6)
+    # state: two joints, tool x and y; frame 1 is the present one, frame 0 the one before.
+    np.testing.assert_allclose(episode.states[:, 1, 2], 0.01 * np.arange(12), atol=1e-6)
+    np.testing.assert_allclose(episode.states[1:, 0], episode.states[:-1, 1])
+    np.testing.assert_array_equal(episode.clouds[1:, 0], episode.clouds[:-1, 1])
+    np.testing.assert_array_equal(episode.clouds[0, 0], episode.clouds[0, 1])
+    assert episode.decision.tolist() == [True, False, False, False] * 3
+    assert episode.segment.tolist() == [0] * 12
+
+
+def test_holds_are_nobodys_actions(tmp_path: Path, task: Task) -> None:
+    episode = read_episode(bags.write_bag(tmp_path, "one", task, holds=(0, 5)), task)
+    assert len(episode) == 10
+    assert episode.segment.tolist() == [0] * 4 + [1] * 6
+    with pytest.raises(ContractError, match="no executed action"):
+        read_episode(bags.write_bag(tmp_path, "idle", task, ticks=3, holds=(0, 1, 2)), task)
+
+
+def test_damaged_bags_are_skipped_with_a_sentence(tmp_path: Path, task: Task) -> None:
+    data = tmp_path / "data"
+    for name in ("a", "b", "c"):
+        bags.write_bag(data, name, task)
+    cut, torn = data / "a" / "a.mcap", data / "b" / "b.mcap"
+    cut.write_bytes(cut.read_bytes()[:-200])
+    content = bytearray(torn.read_bytes())
+    content[200:-200] = bytes(len(content) - 400)
+    torn.write_bytes(content)
+    episodes, report = read_episodes([data], task, ["success"], cache=tmp_path / "cache")
+    assert [e.episode_id for e in episodes] == ["c"]
+    assert report.used == 1 and len(report.skipped) == 2
+    assert "a.mcap" in report.skipped[0] and "\n" not in report.skipped[0]
+    with pytest.raises(ContractError, match=r"a\.mcap"):
+        read_episodes([data], task, ["success"], strict=True)
+
+
+def test_cache_gives_the_same_and_heals(tmp_path: Path, task: Task) -> None:
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    bags.write_bag(data, "a", task)
+    before = sorted(p.relative_to(data) for p in data.rglob("*"))
+    first = read_episodes([data], task, ["success"], cache=cache)[0][0]
+    (file,) = cache.iterdir()
+    second = read_episodes([data], task, ["success"], cache=cache)[0][0]
+    file.write_bytes(file.read_bytes()[:100])
+    third = read_episodes([data], task, ["success"], cache=cache)[0][0]
+    for other in (second, third):
+        for name in ("states", "clouds", "actions", "stamps", "segment", "decision", "mode"):
+            np.testing.assert_array_equal(getattr(first, name), getattr(other, name))
+        assert (other.outcome, other.source) == (first.outcome, first.source)
+    assert sorted(p.relative_to(data) for p in data.rglob("*")) == before
+    assert len(np.load(file, allow_pickle=False)["actions"]) == 12
+
+
+def test_a_new_label_needs_no_new_cache(tmp_path: Path, task: Task) -> None:
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    bags.write_bag(data, "a", task)
+    read_episodes([data], task, ["success"], cache=cache)
+    path = data / "a" / "episode.json"
+    info = json.loads(path.read_text())
+    path.write_text(json.dumps({**info, "outcome": "failure"}))
+    (episode,), _ = read_episodes([data], task, ["failure"], cache=cache)
+    assert episode.outcome == "failure"
+    with pytest.raises(ContractError, match="1 with another outcome"):
+        read_episodes([data], task, ["success"], cache=cache)
+
+
+def test_outcomes_tasks_and_versions_are_kept_apart(tmp_path: Path, task: Task) -> None:
+    bags.write_bag(tmp_path, "good", task)
+    bags.write_bag(tmp_path, "bad", task, outcome=Outcome.FAILURE)
+    bags.write_bag(tmp_path, "gone", task, outcome=Outcome.DISCARDED)
+    values = task.model_dump()
+    values["episode"]["max_steps"] = 7
+    slower = Task.model_validate(values)
+    bags.write_bag(tmp_path, "other", slower)
+    episodes, report = read_episodes([tmp_path, tmp_path], task, ["success", "failure"])
+    assert sorted(e.episode_id for e in episodes) == ["bad", "good"]
+    assert report.filtered == 1
+    assert len(report.skipped) == 1 and "another version of task 'push'" in report.skipped[0]
+    episodes, _ = read_episodes([tmp_path], task, ["success"], other_versions=True)
+    assert sorted(e.episode_id for e in episodes) == ["good", "other"]
+
+
+def test_missing_folder_is_a_sentence(tmp_path: Path, task: Task) -> None:
+    with pytest.raises(ContractError, match="no such folder of episodes"):
+        read_episodes([tmp_path / "nothing"], task, ["success"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ContractError, match="0 found"):
+        read_episodes([tmp_path / "empty"], task, ["success"])
