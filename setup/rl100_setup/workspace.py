@@ -97,7 +97,8 @@ def build(paths: Paths, key: str, env: dict[str, str], reporter: Reporter, again
         if shutil.which("ninja", path=env["PATH"]):
             command += ["-G", "Ninja"]
         # colcon's own choice (-jN -lN) slows to one compiler at a time on a machine that is busy.
-        env = {"MAKEFLAGS": f"-j{os.cpu_count() or 1}", **env}
+        if "-j" not in env.get("MAKEFLAGS", ""):
+            env = {**env, "MAKEFLAGS": f"-j{os.cpu_count() or 1}"}
         # Forget the packages first: an interrupted build must not count as built.
         for package in todo:
             done.pop(package.name, None)
