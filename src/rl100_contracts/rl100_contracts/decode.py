@@ -6,6 +6,7 @@ policy saw and what the trainer reads cannot differ.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,21 @@ def split_ns(stamp_ns: int) -> tuple[int, int]:
 def message_stamp_ns(msg: Any) -> int:
     """Header stamp of a message, ns."""
     return stamp_to_ns(msg.header.stamp)
+
+
+def peek_stamp_ns(data: bytes | memoryview) -> int:
+    """Header stamp (ns) of a serialized message whose first field is a std_msgs/Header.
+
+    A CDR message starts with a 4-byte encapsulation header (second byte: 1 for little endian).
+
+    Raises:
+        ContractError: fewer bytes than such a message has.
+    """
+    if len(data) < 12:
+        raise ContractError("a serialized message is too short to have a header")
+    order = "<" if data[1] & 1 else ">"
+    sec, nanosec = struct.unpack_from(f"{order}iI", data, 4)
+    return int(sec) * NANOSECONDS + int(nanosec)
 
 
 def decode_cloud(msg: Any) -> FloatArray:

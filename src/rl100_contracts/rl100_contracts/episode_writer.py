@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from rl100_contracts.bundle import sha256_file
+from rl100_contracts.decode import peek_stamp_ns
 from rl100_contracts.episode import (
     EPISODE_ID,
     INFO_FILE,
@@ -65,21 +65,6 @@ class _Counter:
         if not self.first_ns:
             return max(end_ns - start_ns, 0)
         return max(self.longest_gap_ns, self.first_ns - start_ns, end_ns - self.last_ns)
-
-
-def peek_stamp_ns(data: bytes | memoryview) -> int:
-    """Header stamp (ns) of a serialized message whose first field is a std_msgs/Header.
-
-    A CDR message starts with a 4-byte encapsulation header (second byte: 1 for little endian).
-
-    Raises:
-        ContractError: fewer bytes than such a message has.
-    """
-    if len(data) < 12:
-        raise ContractError("a serialized message is too short to have a header")
-    order = "<" if data[1] & 1 else ">"
-    sec, nanosec = struct.unpack_from(f"{order}iI", data, 4)
-    return int(sec) * NANOSECONDS + int(nanosec)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
+
 from rl100_contracts import task
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "task_file.md"

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl100_contracts import episode_writer
-from rl100_contracts.decode import decode_executed, message_stamp_ns
+from rl100_contracts.decode import decode_executed, message_stamp_ns, peek_stamp_ns
 from rl100_contracts.episode import (
     EpisodeReader,
     Outcome,
@@ -32,7 +32,7 @@ from rl100_contracts.episode import (
     required_topics,
     unfinished_episodes,
 )
-from rl100_contracts.episode_writer import EpisodeWriter, peek_stamp_ns
+from rl100_contracts.episode_writer import EpisodeWriter
 from rl100_contracts.errors import ContractError
 from rl100_contracts.interfaces import ensure_type, has_header
 from rl100_contracts.task import NANOSECONDS, Task, load_task

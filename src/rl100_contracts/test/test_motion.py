@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from rl100_contracts.motion import CommandShaper, NotSynced, braking_velocity
 from rl100_contracts.task import Task, load_task
 

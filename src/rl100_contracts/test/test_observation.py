@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rl100_contracts.observation import Observation, ObservationAssembler, ObservationError
 from rl100_contracts.task import load_task
 

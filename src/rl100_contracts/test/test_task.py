@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task, builtin_tasks, load_task
 

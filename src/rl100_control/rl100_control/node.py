@@ -10,7 +10,7 @@ from geometry_msgs.msg import PoseStamped
 from std_msgs.msg import Float64MultiArray
 
 from rl100_contracts.chunks import chunk_from_message
-from rl100_contracts.decode import decode_feedback, message_stamp_ns, split_ns
+from rl100_contracts.decode import decode_feedback, message_stamp_ns, peek_stamp_ns, split_ns
 from rl100_contracts.errors import ContractError
 from rl100_control.gateway import Gateway, Mode, Tick
 from rl100_msgs.msg import ActionChunk, EpisodeEvent, ExecutedAction, GatewayStatus, RewardEvent
@@ -23,6 +23,7 @@ from rl100_node.qos import command_qos, episode_qos, latched_qos, qos_for
 
 MODES = {mode.name.lower(): mode for mode in Mode}
 STATUS_PERIOD_S = 0.5
+PROBLEM_SHOWN_S = 2.0
 
 
 class GatewayNode(AutostartLifecycleNode):
@@ -40,11 +41,14 @@ class GatewayNode(AutostartLifecycleNode):
         )
         self._gateway = Gateway(self._task, MODES[mode], lockstep=self._lockstep)
         self._feedback_ns = 0
+        self._cloud_ns = 0
         self._pending: tuple[int, float] | None = None  # tick that waits for a chunk, and since
         self._holding, self._reason = True, "no feedback yet"
+        self._refusal, self._refused_until = "", 0.0
         self._rate_from, self._rate_hz = (time.monotonic(), 0), 0.0
 
     def setup(self) -> None:
+        """Make publishers, subscriptions, the service and the timers."""
         task = self._task
         self._diagnostics = Diagnostics(self)
         self.on_cleanup_do(self._diagnostics.destroy)
@@ -64,12 +68,18 @@ class GatewayNode(AutostartLifecycleNode):
         self.serve(SetMode, "/rl100_gateway/set_mode", self._on_set_mode)
         self.every(STATUS_PERIOD_S, self._on_status_timer)
         if self._lockstep:
+            self._follow_clouds()
             self.every(min(self._patience_s / 4, 0.5), self._on_patience)
         else:
             self.every(task.control.period_ns * 1e-9, self._on_timer)
 
     def start(self) -> None:
+        """Begin to tick."""
         self._publish_status()
+
+    def halt(self) -> None:
+        """Send nothing more; the robot's own command time-out holds it."""
+        self._pending = None
 
     def _pose_template(self) -> PoseStamped:
         pose = PoseStamped()
@@ -79,10 +89,18 @@ class GatewayNode(AutostartLifecycleNode):
             setattr(pose.pose.position, axis, value)
         return pose
 
+    def _follow_clouds(self) -> None:
+        """Lockstep: no tick ends before its cloud is there, or perception would fall behind."""
+        stream = self._task.streams[self._task.observation.cloud.stream]
+        qos, kind = qos_for(stream, True), message_class(stream.type)
+        # Raw: only the stamp matters, and unpacking each cloud would cost more than the tick.
+        subscription = self.create_subscription(kind, stream.topic, self._on_cloud, qos, raw=True)
+        self.on_cleanup_do(lambda: self.destroy_subscription(subscription))
+
     # --- inputs
 
     def _now_ns(self) -> int:
-        return self._feedback_ns if self._lockstep else time.time_ns()
+        return self._feedback_ns if self._lockstep else self.get_clock().now().nanoseconds
 
     def _on_feedback(self, msg: Any) -> None:
         stamp_ns = message_stamp_ns(msg)
@@ -91,12 +109,16 @@ class GatewayNode(AutostartLifecycleNode):
         except ContractError as error:
             problem = str(error)
         if problem:
-            self._diagnostics.report(WARN, problem)
+            self._note(problem)
             return
         self._feedback_ns = stamp_ns
         if self._lockstep and self.active:
             self._pending = (stamp_ns, time.monotonic())
             self._try_pending()
+
+    def _on_cloud(self, data: bytes) -> None:
+        self._cloud_ns = max(self._cloud_ns, peek_stamp_ns(data))
+        self._try_pending()
 
     def _chunk_taker(self, teleop: bool) -> Callable[[ActionChunk], None]:
         def take(msg: ActionChunk) -> None:
@@ -106,10 +128,14 @@ class GatewayNode(AutostartLifecycleNode):
             except ContractError as error:
                 refusal = str(error)
             if refusal:
-                self._diagnostics.report(WARN, refusal)
+                self._note(refusal)
             self._try_pending()
 
         return take
+
+    def _note(self, problem: str) -> None:
+        """Keep a refusal for the diagnostics; the timer reports it, so that a flood is thinned."""
+        self._refusal, self._refused_until = problem, time.monotonic() + PROBLEM_SHOWN_S
 
     def _on_episode(self, msg: EpisodeEvent) -> None:
         # In lockstep the stamps alone separate the episodes: an event that is late must not
@@ -143,24 +169,30 @@ class GatewayNode(AutostartLifecycleNode):
 
     def _on_timer(self) -> None:
         if self.active:
-            self._tick(time.time_ns())
+            self._tick(self._now_ns())
 
     def _try_pending(self) -> None:
         """Lockstep: do the waiting tick once it has everything it needs."""
-        if self._pending is not None and self.active and self._gateway.can_tick(self._pending[0]):
-            self._tick(self._pending[0])
+        if self._pending is None or not self.active:
+            return
+        stamp_ns = self._pending[0]
+        if self._cloud_ns >= stamp_ns and self._gateway.can_tick(stamp_ns):
+            self._tick(stamp_ns)
 
     def _on_patience(self) -> None:
-        if self._pending is None or time.monotonic() - self._pending[1] < self._patience_s:
+        if self._pending is None or self._gateway.mode is Mode.IDLE or not self.active:
             return
-        self._tick(self._pending[0])
+        if time.monotonic() - self._pending[1] >= self._patience_s:
+            self._note(f"no chunk came for the tick at {self._pending[0] * 1e-9:.3f} s")
+            self._tick(self._pending[0])
 
     def _tick(self, now_ns: int) -> None:
         self._pending = None
         tick = self._gateway.tick(now_ns)
         if tick is None:
             return
-        self._send(tick)
+        if tick.send:
+            self._send(tick)
         self._executed.publish(self._executed_message(tick))
         if tick.hold != self._holding or (tick.hold and tick.reason != self._reason):
             self._holding, self._reason = tick.hold, tick.reason if tick.hold else ""
@@ -205,10 +237,21 @@ class GatewayNode(AutostartLifecycleNode):
         self._rate_from = (now, self._gateway.ticks)
         if self._gateway.mode is Mode.IDLE:
             self._diagnostics.report(OK, "idle: set a mode to move the robot")
+        elif time.monotonic() < self._refused_until:
+            self._diagnostics.report(WARN, self._refusal)
         elif self._holding:
             self._diagnostics.report(WARN, f"holding: {self._reason}")
         else:
             self._diagnostics.report(OK, "running")
+        self._diagnostics.update(
+            {
+                "ticks": self._gateway.ticks,
+                "holds": self._gateway.holds,
+                "limited actions": self._gateway.limited,
+                "refused chunks": self._gateway.dropped_chunks,
+                "late actions": self._gateway.dropped_actions,
+            }
+        )
         self._publish_status()
 
     def _publish_status(self) -> None:

@@ -43,6 +43,11 @@ class Plan:
         """Forget the plan; what was learned of the publisher stays."""
         self._planned.clear()
 
+    def forget(self) -> None:
+        """Forget the plan and the publisher: the clock of the stamps started again."""
+        self._planned.clear()
+        self._last = None
+
     def _refusal(self, chunk: Chunk, now_ns: int) -> str:
         where = f"chunk {chunk.sequence} of '{chunk.source}'"
         if chunk.stamps_ns[-1] < now_ns - self._period_ns or chunk.expires_ns < now_ns:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rl100_contracts.decode import peek_stamp_ns
 from rl100_contracts.episode import (
     EpisodeReader,
     Outcome,
@@ -22,7 +23,6 @@ from rl100_contracts.episode import (
     load_episode_info,
     unfinished_episodes,
 )
-from rl100_contracts.episode_writer import peek_stamp_ns
 from rl100_contracts.errors import ContractError
 from rl100_contracts.interfaces import ensure_type
 from rl100_contracts.task import NANOSECONDS, Task, load_task
@@ -132,6 +132,24 @@ def test_lockstep_episode_ends_when_its_last_tick_is_in(tmp_path: Path) -> None:
     with EpisodeReader(tmp_path / "one", bench.task) as reader:
         (label,) = [message for name, message in reader.messages(["reward"])]
     assert label.kind == SUCCESS and label.labeller == "keyboard"
+
+
+def test_verdict_that_overtakes_many_ticks_cuts_none_off(tmp_path: Path) -> None:
+    """Seen on a busy machine: the verdict's queue was empty, those of the images were not."""
+    bench = Bench(tmp_path)
+    bench.session.start("e")
+    bench.ticks(0, 10)
+    last = SIM_START + 40 * PERIOD
+    bench.label(SUCCESS, last)
+    for index in range(10, 40):
+        assert bench.session.poll() is None
+        bench.now += 0.4  # slow, but it goes on
+        bench.tick(SIM_START + index * PERIOD)
+    bench.observe(last)
+    ended = bench.close()
+    assert (ended.stamp_ns, ended.message) == (last, "")
+    info = load_episode_info(tmp_path / "e")
+    assert (info.steps, info.label_ns) == (40, last)
 
 
 def test_missing_last_data_ends_after_the_grace(tmp_path: Path) -> None:

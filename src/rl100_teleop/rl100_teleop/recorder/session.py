@@ -16,9 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rl100_contracts.decode import decode_executed, message_stamp_ns
+from rl100_contracts.decode import decode_executed, message_stamp_ns, peek_stamp_ns
 from rl100_contracts.episode import PARTIAL, Outcome
-from rl100_contracts.episode_writer import EpisodeWriter, peek_stamp_ns
+from rl100_contracts.episode_writer import EpisodeWriter
 from rl100_contracts.errors import ContractError
 from rl100_contracts.interfaces import ensure_type
 from rl100_contracts.observation import BREAK_PERIODS
@@ -32,6 +32,7 @@ EXECUTED_TYPE = "rl100_msgs/msg/ExecutedAction"
 # RewardEvent.kind. A stop is no verdict on the episode, so none is invented.
 _OUTCOMES = {0: Outcome.SUCCESS, 1: Outcome.FAILURE, 2: Outcome.DISCARDED, 3: Outcome.UNKNOWN}
 _STOP = 3
+_FAR_AHEAD_NS = 60 * NANOSECONDS
 
 
 @dataclass(frozen=True)
@@ -326,9 +327,10 @@ class RecordingSession:
         if self._settings.lockstep:
             if stamp_ns and self._world.is_stale(stamp_ns):
                 return False  # of an earlier episode
-            # A labeller without simulation time can only mean "now".
+            # A verdict may overtake the data of many ticks. Only a stamp far ahead is from a
+            # labeller without simulation time, which can only mean "now".
             newest = self._world.newest_ns
-            stamp_ns = stamp_ns if 0 < stamp_ns <= newest + self._task.control.period_ns else newest
+            stamp_ns = stamp_ns if 0 < stamp_ns <= newest + _FAR_AHEAD_NS else newest
         stamp_ns = stamp_ns if stamp_ns > 0 else self.now_ns
         episode.verdict = Verdict(verdict.outcome, verdict.labeller, stamp_ns)
         episode.labelled_at = self._clock()
@@ -344,7 +346,10 @@ class RecordingSession:
         verdict = episode.verdict
         if verdict is None:
             return None
-        waited = self._clock() - episode.labelled_at
+        since = episode.labelled_at
+        if self._settings.lockstep:  # the world stands still: what still comes belongs to it
+            since = max(since, episode.last_data)
+        waited = self._clock() - since
         if not (episode.over or waited > self._settings.grace_s or self._reached(verdict)):
             return None
         return self._hand_out(episode, verdict)
