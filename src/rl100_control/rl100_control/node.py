@@ -183,7 +183,8 @@ class GatewayNode(AutostartLifecycleNode):
         if self._pending is None or self._gateway.mode is Mode.IDLE or not self.active:
             return
         if time.monotonic() - self._pending[1] >= self._patience_s:
-            self._note(f"no chunk came for the tick at {self._pending[0] * 1e-9:.3f} s")
+            missing = "cloud" if self._cloud_ns < self._pending[0] else "chunk"
+            self._note(f"no {missing} came for the tick at {self._pending[0] * 1e-9:.3f} s")
             self._tick(self._pending[0])
 
     def _tick(self, now_ns: int) -> None:
