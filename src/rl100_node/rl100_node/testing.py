@@ -1,0 +1,106 @@
+"""For tests: nodes as real processes on a ROS domain of their own, and a node to talk to them."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile
+
+from rl100_node.qos import command_qos
+
+PATIENCE_S = 30.0
+
+
+class Graph:
+    """A node of the test, and the processes that it talks to. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self.domain = random.SystemRandom().randrange(1, 100)
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=self.domain)
+        self.node = rclpy.create_node("test", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Graph:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def start(self, module: str, **parameters: object) -> subprocess.Popen[str]:
+        """Start the ``main`` of a module, with ROS parameters."""
+        command = [sys.executable, "-c", f"from {module} import main; main()", "--ros-args"]
+        for name, value in parameters.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            command += ["-p", f"{name}:={text}"]
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "ROS_DOMAIN_ID": str(self.domain)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def publisher(self, kind: Any, topic: str, qos: QoSProfile | None = None) -> Publisher:
+        """A publisher that has found its first subscriber."""
+        publisher = self.node.create_publisher(kind, topic, qos or command_qos())
+        self.wait(lambda: publisher.get_subscription_count() > 0, f"a subscriber of {topic}")
+        return publisher
+
+    def record(self, kind: Any, topic: str, qos: QoSProfile | None = None) -> list[Any]:
+        """A list that grows with each message on a topic that has a publisher."""
+        messages: list[Any] = []
+        self.node.create_subscription(kind, topic, messages.append, qos or command_qos())
+        self.wait(lambda: self.node.count_publishers(topic) > 0, f"a publisher of {topic}")
+        return messages
+
+    def spin(self, seconds: float) -> None:
+        """Handle messages for a while."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.executor.spin_once(timeout_sec=left)
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        """Handle messages until a condition holds; AssertionError after half a minute."""
+        end = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < end, f"waited in vain for {what}"
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def call(self, kind: Any, name: str, **request: object) -> Any:
+        """Call a service and give its response."""
+        client = self.node.create_client(kind, name)
+        self.wait(client.service_is_ready, f"the service {name}")
+        future = client.call_async(kind.Request(**request))
+        self.wait(future.done, f"the answer of {name}")
+        self.node.destroy_client(client)
+        return future.result()
+
+    @staticmethod
+    def stop(process: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
+        """End a process by a signal; it must leave cleanly. Returns what it printed."""
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=20)
+        assert process.returncode == 0, output
+        assert "Traceback" not in output, output
+        return output
