@@ -53,6 +53,7 @@ def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Save tensors as safetensors (shared memory and strides resolved)."""
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, str(path))
+    path.chmod(0o644)  # it makes 0600; runs and bundles are shared within a lab
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -141,11 +141,7 @@ def _run_il(
         )
         for sentence in report.skipped:
             print(f"skipped: {sentence}", file=sys.stderr)
-        sources = {e.source for e in episodes}
-        parent = sources.pop() if len(sources) == 1 else ""
-        result = train_imitation(
-            config, task, episodes, out, parent=parent, progress=show, stop=stop
-        )
+        result = train_imitation(config, task, episodes, out, progress=show, stop=stop)
     return result, report.skipped
 
 

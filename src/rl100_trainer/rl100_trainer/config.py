@@ -89,7 +89,7 @@ class DiffusionConfig(StrictModel):
 class ImitationConfig(StrictModel):
     """Imitation: encoder and denoiser."""
 
-    steps: Count = Field(default=3000, description="optimiser steps")
+    steps: Count = Field(default=1500, description="optimiser steps")
     batch_size: Count = Field(default=128, description="observations in a step")
     noise_levels: Count = Field(
         default=4, description="noise levels per observation, folded into the batch"
@@ -113,7 +113,7 @@ class ImitationConfig(StrictModel):
 class DistillConfig(StrictModel):
     """Consistency distillation: the one-step student."""
 
-    steps: Count = Field(default=2000, description="optimiser steps")
+    steps: Count = Field(default=1000, description="optimiser steps")
     batch_size: Count = Field(default=128, description="teacher chains in a step (K pairs each)")
     learning_rate: Rate = Field(default=1e-3, description="AdamW with warm-up, then cosine to 0")
 

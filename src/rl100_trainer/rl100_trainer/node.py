@@ -84,14 +84,15 @@ class TrainerNode(Node):
             result.message = str(error)
         finally:
             self._busy, self._child = False, None
+        level = OK
         if result.success:
             handle.succeed()
         elif handle.is_cancel_requested:
             handle.canceled()
         else:
             handle.abort()
-        failed = not result.success and not handle.is_cancel_requested
-        self._diagnostics.report(ERROR if failed else OK, result.message)
+            level = ERROR
+        self._diagnostics.report(level, result.message)
         return result
 
     async def _train(self, handle: ServerGoalHandle, goal: Train.Goal, result: Train.Result) -> str:
