@@ -148,7 +148,7 @@ def _recorder(values: dict[str, Value]) -> NodeSpec:
 
 def _teleop(values: dict[str, Value], device: str) -> NodeSpec:
     if device == "scripted":
-        keys = ("lockstep", "noise", "seed")
+        keys = ("noise", "seed")
         return _node("rl100_sim", "scripted_teleop", "rl100_scripted_teleop", values, *keys)
     node = _node("rl100_teleop", f"teleop_{device}", "rl100_teleop", values)
     return replace(node, needs_terminal=device == "keyboard", respawn=device != "keyboard")
@@ -158,10 +158,7 @@ def _labeller(values: dict[str, Value], labeller: str) -> list[NodeSpec]:
     if labeller == "none":
         return []
     if labeller == "scripted":
-        node = _node(
-            "rl100_sim", "scripted_labeller", "rl100_scripted_labeller", values, "lockstep"
-        )
-        return [node]
+        return [_node("rl100_sim", "scripted_labeller", "rl100_scripted_labeller", values)]
     node = _node("rl100_reward_keyboard", "reward_keyboard", "rl100_reward_keyboard", values)
     return [replace(node, needs_terminal=True)]
 
