@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -75,9 +76,9 @@ def _print_table(rows: list[tuple[Path, EpisodeInfo]]) -> None:
             f"{info.bag_bytes / 1e6:.1f}",
             "" if info.complete else "[yellow]incomplete[/]",
         )
-    console = Console()
-    # Without a terminal nothing may be cut: the output goes to a file or another program.
-    console.print(table, width=None if console.is_terminal else 1000, crop=False)
+    # Without a terminal nothing may be folded: the output goes to a file or another program.
+    console = Console(width=None if sys.stdout.isatty() else 1000)
+    console.print(table)
     successes = sum(info.outcome.value == "success" for _, info in rows)
     steps = sum(info.steps for _, info in rows)
     console.print(f"{len(rows)} episodes, {successes} successful, {steps} steps")

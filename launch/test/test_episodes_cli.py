@@ -69,6 +69,13 @@ def test_list_shows_every_episode(data: Path) -> None:
     assert "2 episodes, 1 successful, 40 steps" in out
 
 
+def test_list_is_not_folded_without_a_terminal(tmp_path: Path) -> None:
+    name = "push_" + "x" * 100
+    record(tmp_path, name, Outcome.SUCCESS)
+    lines = run("list", tmp_path)[1].splitlines()
+    assert len(lines) == 3 and lines[1].startswith(f"{name}  success  ann")
+
+
 def test_list_as_json(data: Path) -> None:
     code, out, _ = run("list", data, "--json")
     rows = [json.loads(line) for line in out.splitlines()]

@@ -206,21 +206,45 @@ def test_nothing_is_lost_at_a_high_rate(graph: Graph) -> None:
     assert all(audit.longest_gap_s < 1.0 for audit in info.audit.values())
 
 
+def _refused_with(graph: Graph, sentence: str) -> None:
+    """Once the recorder has found the robot, each start is refused with this sentence."""
+    answers: list[str] = []
+
+    def refused() -> bool:
+        response = graph.call(graph.start_client, StartEpisode.Request())
+        assert not response.started
+        answers.append(response.message)
+        return response.message == sentence
+
+    graph.until(refused, f"'{sentence}', got {answers}")
+
+
 def test_missing_topic_is_named(graph: Graph) -> None:
     graph.robot("--skip", "points")
     graph.recorder(gate_timeout_s=1.0)
-    response = graph.call(graph.start_client, StartEpisode.Request())
-    assert not response.started
-    assert response.message == "nothing publishes /rl100/points: start the node that makes it"
+    _refused_with(graph, "nothing publishes /rl100/points: start the node that makes it")
     assert list_episodes(graph.data) == unfinished_episodes(graph.data) == []
 
 
 def test_stuck_topic_is_named(graph: Graph) -> None:
     graph.robot("--freeze", "tool_pose")
-    graph.recorder(gate_timeout_s=3.0)
-    response = graph.call(graph.start_client, StartEpisode.Request())
-    assert not response.started
-    assert response.message == "no message on /tool_pose yet: is its node stuck?"
+    graph.recorder(gate_timeout_s=1.0)
+    _refused_with(graph, "no message on /tool_pose yet: is its node stuck?")
+
+
+def test_two_systems_at_once_are_told(graph: Graph) -> None:
+    graph.robot()
+    graph.robot()
+    graph.recorder()
+    answers: list[str] = []
+
+    def try_once() -> bool:
+        response = graph.call(graph.start_client, StartEpisode.Request())
+        answers.append(response.message)
+        graph.call(graph.stop_client, StopEpisode.Request(outcome=3))
+        return "does another system run in the same ROS_DOMAIN_ID?" in response.message
+
+    graph.until(try_once, f"a warning, got {answers}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -285,7 +309,9 @@ def test_mistakes_are_one_sentence(domain: None, tmp_path: Path) -> None:
         ("task:=nowhere", "task 'nowhere' is unknown"),
         ("grace_s:=long", "parameter grace_s of rl100_recorder must be a number"),
     ):
-        command = [sys.executable, "-c", RECORDER, "--ros-args", "-p", parameter]
+        folder = ("-p", f"data:={tmp_path}/data")
+        command = [sys.executable, "-c", RECORDER, "--ros-args", *folder, "-p", parameter]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 2
         assert sentence in done.stderr and "Traceback" not in done.stderr
+        assert not (tmp_path / "data").exists()

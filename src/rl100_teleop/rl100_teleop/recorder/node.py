@@ -23,6 +23,7 @@ from rclpy.task import Future
 from rl100_contracts.decode import split_ns
 from rl100_contracts.episode import Outcome, unfinished_episodes
 from rl100_contracts.errors import ContractError
+from rl100_contracts.task import Role
 from rl100_msgs.msg import EpisodeEvent
 from rl100_msgs.srv import StartEpisode, StopEpisode
 from rl100_node.diagnostics import OK, WARN, Diagnostics
@@ -76,8 +77,9 @@ class RecorderNode(Node):
         self._depth = declare(
             self, "queue_depth", 1000, "messages of a topic that may wait", low=1, high=100_000
         )
+        settings = self._settings()
         self._make_folder()
-        self._session = RecordingSession(self._task, self._data, self._settings())
+        self._session = RecordingSession(self._task, self._data, settings)
         self._waiting: dict[str, list[Future]] = {}
         self._ticks: list[Future] = []
         self._saving: list[Work[Ended]] = []
@@ -107,7 +109,12 @@ class RecorderNode(Node):
         return Settings(
             lockstep=self._lockstep,
             fresh_s=value("fresh_s", 0.5, "a topic without a message for longer blocks a start, s"),
-            grace_s=value("grace_s", 0.5, "how long an ended episode waits for its last data, s"),
+            # In lockstep the last data is sure to come, however busy the machine is.
+            grace_s=value(
+                "grace_s",
+                5.0 if self._lockstep else 0.5,
+                "how long an ended episode waits for its last data, s",
+            ),
             max_length_s=value("max_length_s", 0.0, "longest episode, s; 0: from the task"),
             stall_s=value("stall_s", 60.0, "an episode without data for longer is ended, s"),
             min_free_mb=value("min_free_mb", 200.0, "free space that a start needs, MB"),
@@ -197,9 +204,23 @@ class RecorderNode(Node):
         except ContractError as error:
             return self._refuse(response, str(error))
         self._publish(EpisodeEvent.STARTED, name, self._session.now_ns)
+        response.message = self._doubles()
         self._diagnostics.report(OK, f"recording {name}")
         response.started, response.episode_id = True, name
         return response
+
+    def _doubles(self) -> str:
+        """One sentence when two systems seem to run at once; their messages would be mixed."""
+        for name, stream in self._task.streams.items():
+            count = self._publisher_counts(name)[0]
+            if stream.role in (Role.ACTION, Role.CLOUD) and count > 1:
+                sentence = (
+                    f"{count} nodes publish {stream.topic}: does another system run in the same "
+                    "ROS_DOMAIN_ID?"
+                )
+                self.get_logger().warning(sentence)
+                return sentence
+        return ""
 
     def _not_ready(self) -> str:
         if self._session.running:

@@ -183,8 +183,7 @@ class RecordingSession:
     @property
     def now_ns(self) -> int:
         """Time in the clock of the sensors, ns."""
-        lockstep = self._settings.lockstep
-        return self._world.newest_ns if lockstep else time.time_ns()
+        return self._world.newest_ns if self._settings.lockstep else time.time_ns()
 
     def missing(self, publishers: Callable[[str], tuple[int, int]]) -> str:
         """One sentence on the first required topic that doesn't come; empty when all do.
@@ -219,10 +218,10 @@ class RecordingSession:
         if self._episode is not None:
             raise ContractError(f"episode {self.running} is running: end it first")
         self._check_disc()
-        name = episode_id or self._free_name()
+        writer = self._open(episode_id or self._free_name(), note, seed)
         self._world.begin()
-        self._episode = _Episode(self._open(name, note, seed), self._clock())
-        return name
+        self._episode = _Episode(writer, self._clock())
+        return writer.episode_id
 
     def _open(self, name: str, note: str, seed: int | None) -> EpisodeWriter:
         return EpisodeWriter(self._data, name, self._task, note, seed)
@@ -381,10 +380,9 @@ class RecordingSession:
 
     @staticmethod
     def _slack(stream: Stream) -> int:
-        assert stream.rate_hz is not None
-        period = NANOSECONDS / stream.rate_hz
         # No action need follow the last observation.
-        return round(period * (1.5 if stream.role is Role.ACTION else 0.5))
+        periods = 1.5 if stream.role is Role.ACTION else 0.5
+        return round(periods * NANOSECONDS / (stream.rate_hz or 1.0))
 
     def _check_length(self, episode: _Episode) -> None:
         now, settings = self._clock(), self._settings
