@@ -1,8 +1,7 @@
 """What the recorder decides, without ROS: when to start, what to keep, when an episode is over.
 
-One episode runs at a time. ``receive`` takes every message; ``poll`` says when an ended episode
-can be closed and hands it out, so that the slow part (``Closing.save``: flush, rename) may run in
-another thread while the next episode starts.
+One episode runs at a time. ``receive`` takes every message; ``poll`` hands out an episode that is
+over, so that the slow part (``Closing.save``) may run in another thread while the next one starts.
 """
 
 from __future__ import annotations
