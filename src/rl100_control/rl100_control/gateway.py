@@ -97,8 +97,13 @@ class Gateway:
             return "the robot's feedback is not finite"
         previous = self._feedback
         ahead_ns = stamp_ns - self._feedback_ns
-        if previous is None or ahead_ns > GAP_NS:
+        if previous is None:
             self._synced = False
+        elif ahead_ns > GAP_NS:
+            # The world went on without us, or is another one (a reset): so must the plans.
+            self._synced = False
+            for plan in self._plans.values():
+                plan.drop_observed_until(self._feedback_ns)
         elif ahead_ns < -GAP_NS:
             # Not a message that overtook another: the clock (a simulator's) started again.
             self._synced = False

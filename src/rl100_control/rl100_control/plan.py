@@ -36,6 +36,7 @@ class Plan:
         self._period_ns = period_ns
         self._planned: deque[Planned] = deque()
         self._last: Chunk | None = None
+        self._not_until_ns = -1
         self.dropped_chunks = 0
         self.dropped_actions = 0
 
@@ -43,10 +44,16 @@ class Plan:
         """Forget the plan; what was learned of the publisher stays."""
         self._planned.clear()
 
+    def drop_observed_until(self, stamp_ns: int) -> None:
+        """Forget actions that were planned on observations up to ``stamp_ns``, and refuse more."""
+        self._not_until_ns = stamp_ns
+        self._planned = deque(p for p in self._planned if p.chunk.observation_ns > stamp_ns)
+
     def forget(self) -> None:
         """Forget the plan and the publisher: the clock of the stamps started again."""
         self._planned.clear()
         self._last = None
+        self._not_until_ns = -1
 
     def _refusal(self, chunk: Chunk, now_ns: int) -> str:
         where = f"chunk {chunk.sequence} of '{chunk.source}'"
@@ -57,6 +64,8 @@ class Plan:
                 f"{where} starts {(int(chunk.stamps_ns[0]) - now_ns) * 1e-9:.1f} s in the future: "
                 "are the clocks in step?"
             )
+        if chunk.observation_ns <= self._not_until_ns:
+            return f"{where} was planned before the robot's feedback made a jump in time"
         last = self._last
         if last is None:
             return ""

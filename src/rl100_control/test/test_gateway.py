@@ -187,6 +187,18 @@ def test_a_clock_that_starts_again_is_followed() -> None:
     assert not follow(made, T0).hold
 
 
+def test_a_plan_does_not_reach_across_a_reset() -> None:
+    made = gateway()
+    give(made, chunk(actions=[[0.01, 0.0]] * 64))
+    follow(made, T0)
+    after_reset = T0 + 1_000_000_000
+    made.on_feedback(after_reset, HERE)
+    assert not made.can_tick(after_reset)
+    assert "before" in give(made, chunk(2, T0 + 1, [[0.01, 0.0]] * 64), after_reset)
+    assert give(made, chunk(3, after_reset), after_reset) == ""
+    assert made.can_tick(after_reset)
+
+
 def test_in_lockstep_a_chunk_may_overtake_the_feedback_of_its_tick() -> None:
     made = gateway()
     after_reset = T0 + 10 * 1_000_000_000

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl100_contracts.chunks import Chunk
-from rl100_contracts.observation import ObservationAssembler
+from rl100_contracts.observation import BREAK_PERIODS, ObservationAssembler
 from rl100_contracts.task import NANOSECONDS, Task
 from rl100_policy_node.runtime import KStep, PolicyRuntime, decision_rng
 
 Sampler = Literal["one_step", "k_step"]
 WINDOW = 1000
+RESTART_NS = NANOSECONDS
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class PolicyCore:
         self._sequence = 0
         self._planned_until_ns: int | None = None
         self._last_frame_ns = 0
+        self._newest_ns: dict[str, int] = {}
         self._model_ms: deque[float] = deque(maxlen=WINDOW)
         self._delays_ns: deque[int] = deque(maxlen=50)
 
@@ -89,7 +91,17 @@ class PolicyCore:
         self._planned_until_ns = None
 
     def add(self, stream: str, stamp_ns: int, value: NDArray[np.float32]) -> None:
-        """Add a decoded sample; raises ObservationError when it does not fit."""
+        """Add a decoded sample; raises ObservationError when it does not fit.
+
+        A stream that goes back in time by more than a second belongs to a clock (a simulator's)
+        that started again: what was known before is forgotten.
+        """
+        newest = self._newest_ns.get(stream)
+        if newest is not None and stamp_ns < newest - RESTART_NS:
+            self.assembler.clear()
+            self._newest_ns.clear()
+            self._planned_until_ns, self._last_frame_ns = None, 0
+        self._newest_ns[stream] = stamp_ns
         self.assembler.add(stream, stamp_ns, value)
 
     def lead_ns(self) -> int:
@@ -105,6 +117,8 @@ class PolicyCore:
         frame_ns = self.assembler.latest_complete()
         if frame_ns is None or frame_ns <= self._last_frame_ns:
             return None
+        if frame_ns - self._last_frame_ns > BREAK_PERIODS * self.task.control.period_ns:
+            self._planned_until_ns = None  # what was planned before a break is not for now
         self._last_frame_ns = frame_ns
         if self.runtime is None:
             return None

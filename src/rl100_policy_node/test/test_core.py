@@ -74,6 +74,20 @@ def test_a_break_in_time_starts_afresh(core: PolicyCore, task: Task) -> None:
     assert [c.observation_ns for c in _run(core, task, [later])] == [later]
 
 
+def test_a_break_within_a_plan_starts_afresh(
+    core: PolicyCore, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rl100_policy_node.core.BREAK_PERIODS", 2)
+    period = task.control.period_ns
+    stamps = [START, START + 3 * period]  # the plan lasts for four periods
+    assert [c.observation_ns for c in _run(core, task, stamps)] == stamps
+
+
+def test_a_clock_that_starts_again_is_followed(core: PolicyCore, task: Task) -> None:
+    _run(core, task, [START * 50])
+    assert [c.observation_ns for c in _run(core, task, [START])] == [START]
+
+
 def test_reset_starts_afresh_within_a_plan(core: PolicyCore, task: Task) -> None:
     period = task.control.period_ns
     _run(core, task, [START])
