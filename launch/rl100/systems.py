@@ -392,10 +392,14 @@ def preflight(system: str, arguments: Mapping[str, Value] | None = None) -> list
     Raises:
         ContractError: also when the task or the bundle is not usable.
     """
-    from rl100_contracts.bundle import verify_bundle
-    from rl100_contracts.task import load_task
-
     nodes = describe(system, arguments)
+    try:
+        from rl100_contracts.bundle import verify_bundle
+        from rl100_contracts.task import load_task
+    except ImportError:
+        # `ros2 launch` may run on the system's Python, without the packages of the nodes: they
+        # check the same by themselves.
+        return nodes
     values = resolve(system, arguments or {})
     task = load_task(str(values["task"]))
     if "bundle" in values:

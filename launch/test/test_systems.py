@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import yaml
 
@@ -164,3 +166,13 @@ def test_every_default_fits_its_own_argument() -> None:
         for argument in system.arguments:
             if argument.default is not None:
                 argument.parse(argument.default)
+
+
+def test_launching_works_on_a_python_without_the_nodes_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("rl100_contracts.bundle", "rl100_contracts.task"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert preflight("sim", {"task": "no_such_task"}) == describe("sim", {"task": "no_such_task"})
+    with pytest.raises(ContractError, match="no argument"):
+        preflight("sim", {"tusk": "push"})
