@@ -176,12 +176,14 @@ def imitation(
 ) -> None:
     """Imitate demonstrations: diffusion policy, one-step student, checked ONNX bundle."""
     from rl100_trainer.config import load_config
-    from rl100_trainer.data.bags import default_cache
 
     settings = load_config(config or None, overrides or [])
     if show_config:
         print(settings.to_yaml(), end="")
         return
+    # After the configuration is known to be good: this imports PyTorch, which takes seconds.
+    from rl100_trainer.data.bags import default_cache
+
     folder = None if no_cache else (cache or default_cache())
     with _progress_lines() if json_lines else _progress_bars() as show:
         result, skipped = _run_il(settings, task, data, out, show, (folder, strict, other_versions))

@@ -53,6 +53,7 @@ def command(prepared: tuple[str, Path, Path], *overrides: str) -> list[str]:
     return [*training_command("il", task, [str(data)], run, settings), "--no-cache"]
 
 
+@pytest.mark.slow
 def test_json_lines_lead_to_a_bundle(prepared: tuple[str, Path, Path], task: Task) -> None:
     broken = prepared[1] / "a" / "a.mcap"
     broken.write_bytes(broken.read_bytes()[:-100])
@@ -84,6 +85,7 @@ def test_mistakes_are_one_sentence(
     assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_interrupt_keeps_the_checkpoint(prepared: tuple[str, Path, Path]) -> None:
     process = subprocess.Popen(
         command(prepared, f"imitation.steps={FOREVER}"),
@@ -115,6 +117,7 @@ class _Watcher:
         return TrainingProcess(line, self.progress.put, self.ended.put)
 
 
+@pytest.mark.slow
 def test_child_reports_and_is_cancelled(prepared: tuple[str, Path, Path]) -> None:
     watcher = _Watcher()
     child = watcher.start(command(prepared, f"imitation.steps={FOREVER}"))
