@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from rl100_contracts.decode import Intrinsics
 from rl100_contracts.motion import CommandShaper, Shaped
 from rl100_contracts.observation import Observation, ObservationAssembler

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
 from rl100_contracts.bundle import verify_bundle
 from rl100_contracts.loading import write_json_atomic
 from rl100_contracts.task import load_task

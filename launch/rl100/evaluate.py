@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rl100_contracts.task import Task
 
 from rl100.session import EpisodeResult, Session
 from rl100.statistics import wilson_interval
+from rl100_contracts.task import Task
 
 OnResult = Callable[[EpisodeResult], None]
 
@@ -131,9 +131,8 @@ def evaluate_direct(
     Raises:
         ContractError: the bundle does not fit.
     """
-    from rl100_policy_node.runtime import PolicyRuntime, decision_rng
-
     from rl100.direct_env import DirectEnv
+    from rl100_policy_node.runtime import PolicyRuntime, decision_rng
 
     runtime = PolicyRuntime(bundle, task)
     env = DirectEnv(task)

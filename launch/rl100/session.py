@@ -18,6 +18,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+
 from rl100_contracts.decode import message_stamp_ns, stamp_to_ns
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+
 from rl100_contracts.errors import Interrupted
 
 

@@ -17,10 +17,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rl100_contracts.errors import ContractError
-from rl100_contracts.loading import write_json_atomic
-from rl100_contracts.task import Task, load_task
-from rl100_msgs.msg import TrainProgress
 
 from rl100.demo.training import train_through_ros
 from rl100.evaluate import Evaluation, evaluate_ros
@@ -28,6 +24,10 @@ from rl100.parity import check_parity
 from rl100.session import EpisodeResult, Session
 from rl100.systems import describe
 from rl100.up import RunningSystem
+from rl100_contracts.errors import ContractError
+from rl100_contracts.loading import write_json_atomic
+from rl100_contracts.task import Task, load_task
+from rl100_msgs.msg import TrainProgress
 
 # Start states of demonstrations and of evaluation never overlap, whatever the seed.
 EVALUATION_SEEDS = 1_000_000

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+
+from rl100.evaluate import Evaluation
 from rl100_contracts.decode import decode, decode_depth, message_stamp_ns
 from rl100_contracts.episode import EpisodeReader
 from rl100_contracts.task import Task
-
-from rl100.evaluate import Evaluation
 
 FRAMES = 6
 LABELS = {

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from rich.table import Table
-from rl100_contracts.loading import write_text_atomic
 
 from rl100.demo import pictures
 from rl100.demo.driver import DemoResult
 from rl100.evaluate import Evaluation
+from rl100_contracts.loading import write_text_atomic
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rclpy.action import ActionClient
+
+from rl100.session import Session
 from rl100_contracts.errors import ContractError
 from rl100_msgs.action import Train
 from rl100_msgs.msg import TrainProgress
-
-from rl100.session import Session
 
 OnProgress = Callable[[TrainProgress], None]
 
