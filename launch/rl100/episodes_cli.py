@@ -110,6 +110,33 @@ def check_command(folder: Folder = Path("data"), task: TaskName = "") -> None:
         raise typer.Exit(1)
 
 
+@app.command("parity")
+def parity_command(folder: Folder = Path("data"), task: TaskName = "push") -> None:
+    """Prove that the bags give bit for bit the observations that the policy saw.
+
+    Exit status 1 when an observation differs; episodes in which no policy acted are skipped.
+    """
+    from rl100.parity import check_parity
+
+    wanted = load_task(task)
+    compared = different = skipped = 0
+    for path in list_episodes(folder):
+        if not load_episode_info(path).policy_version:
+            skipped += 1
+            continue
+        parity = check_parity(path, wanted)
+        compared += parity.compared
+        different += len(parity.different)
+        if parity.different:
+            typer.echo(f"{path}: {len(parity.different)} of {parity.compared} observations differ")
+    typer.echo(
+        f"{compared - different} of {compared} observations are bit-identical "
+        f"({skipped} episodes without a policy skipped)"
+    )
+    if different or not compared:
+        raise typer.Exit(1)
+
+
 def _problems(path: Path, task: Task | None) -> Iterator[str]:
     try:
         info = check_episode(path, task)

@@ -155,7 +155,7 @@ def run_demo(folder: Path, plan: DemoPlan, seed: int, console: Console) -> DemoR
     """
     task = load_task("push")
     result = DemoResult(task, seed, folder)
-    data = folder / "demonstrations"
+    data = folder / "episodes"
     arguments = {"task": "push", "data": str(data), "seed": str(seed)}
     with ExitStack() as stack:
         bars = stack.enter_context(_Bars(console))
