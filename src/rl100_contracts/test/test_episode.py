@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rl100_contracts import episode_writer
@@ -37,6 +37,8 @@ from rl100_contracts.errors import ContractError
 from rl100_contracts.interfaces import ensure_type, has_header
 from rl100_contracts.task import NANOSECONDS, Task, load_task
 
+# A busy machine must not fail a test.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MESSAGES = Path(__file__).resolve().parents[2] / "rl100_msgs" / "msg"
 PERIOD = NANOSECONDS // 20
 START = 1_000 * NANOSECONDS
@@ -276,7 +278,7 @@ def test_truncated_bag_is_one_sentence(tmp_path: Path, task: Task) -> None:
         EpisodeReader(path, task).__enter__()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(UNHURRIED, max_examples=60)
 @given(data=st.data())
 def test_damaged_bytes_never_escape_as_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -471,6 +473,7 @@ def test_manifest_cannot_point_outside_its_folder(tmp_path: Path, task: Task) ->
             load_episode_info(path)
 
 
+@UNHURRIED
 @given(
     sec=st.integers(-(2**31), 2**31 - 1),
     nanosec=st.integers(0, 2**32 - 1),
@@ -484,6 +487,7 @@ def test_peeked_stamp_is_the_header_stamp(sec: int, nanosec: int, big: bool, bod
     assert peek_stamp_ns(memoryview(data)) == sec * NANOSECONDS + nanosec
 
 
+@UNHURRIED
 @given(stamp=st.integers(0, 2**31 * NANOSECONDS - 1), frame=st.text(max_size=8))
 def test_peeked_stamp_of_a_real_message(stamp: int, frame: str) -> None:
     store = ensure_type("sensor_msgs/msg/Joy")
@@ -499,6 +503,7 @@ def test_peeked_stamp_of_a_real_message(stamp: int, frame: str) -> None:
         assert peek_stamp_ns(bytes(data)) == stamp
 
 
+@UNHURRIED
 @given(st.binary(max_size=11))
 def test_peek_refuses_what_is_too_short(data: bytes) -> None:
     with pytest.raises(ContractError, match="too short"):

@@ -13,13 +13,15 @@ import threading
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rl100_contracts.errors import ContractError
 from rl100_node.labelling import DISCARD, FAILURE, REWARD, STOP, SUCCESS, EpisodeView, LabelKeys
 from rl100_node.terminal import ESC_TIMEOUT_S, KeyParser, KeyReader, RawTerminal
 
+# A busy machine must not fail a test.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEQUENCES = {
     b"\x1b[A": "up", b"\x1b[B": "down", b"\x1b[C": "right", b"\x1b[D": "left",
     b"\x1bOA": "up", b"\x1bOD": "left", b"\x1b[1;2A": "shift+up", b"\x1b[1;5C": "ctrl+right",
@@ -42,6 +44,7 @@ def test_known_sequences() -> None:
         assert parser.feed(data + b"s", 0.0) == ["s"]
 
 
+@UNHURRIED
 @given(st.lists(st.sampled_from(sorted(SEQUENCES)), max_size=30), st.data())
 def test_sequences_survive_any_split(parts: list[bytes], data: st.DataObject) -> None:
     """However the bytes are cut into reads within the time-out, the keys are the same."""
@@ -67,6 +70,7 @@ def test_lone_escape_needs_its_time() -> None:
     assert parser.feed(b"\x1b[", 5.0) == [] and parser.flush(6.0) == []
 
 
+@UNHURRIED
 @given(st.lists(st.tuples(st.binary(max_size=12), st.floats(0, 0.3)), max_size=40))
 def test_any_bytes_are_survived(reads: list[tuple[bytes, float]]) -> None:
     parser, labels, now = KeyParser(), LabelKeys(), 0.0
@@ -80,6 +84,7 @@ def test_any_bytes_are_survived(reads: list[tuple[bytes, float]]) -> None:
     assert parser.feed(b"s", now + 2.0) in (["s"], ["�s"])
 
 
+@UNHURRIED
 @given(st.binary(max_size=200).filter(lambda data: b"\x1b" not in data))
 def test_no_escape_byte_no_escape_key(data: bytes) -> None:
     parser = KeyParser()

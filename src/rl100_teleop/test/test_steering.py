@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rl100_contracts.chunks import check_chunk
@@ -16,6 +16,8 @@ from rl100_teleop.joystick import JoyPilot
 from rl100_teleop.keys import KeyPilot, key_table
 from rl100_teleop.steering import Engagement, Steering
 
+# A busy machine must not fail a test.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TASK = load_task("push")
 KEYS = [*key_table(TASK, []), "shift+up", "[", "]", "s", "esc", ""]
 
@@ -54,6 +56,7 @@ def test_absolute_targets_start_from_the_robot_and_move_at_most_at_full_speed() 
     np.testing.assert_allclose(steering.action(np.zeros(2), 1.0, start), start, rtol=1e-6)
 
 
+@UNHURRIED
 @given(
     st.booleans(),
     st.lists(
@@ -118,6 +121,7 @@ def test_speed_keys_and_inverted_axes() -> None:
         key_table(TASK, ["z"])
 
 
+@UNHURRIED
 @given(st.lists(st.tuples(st.sampled_from(KEYS), st.floats(0, 1))))
 def test_any_keys_give_a_direction_that_ends(presses: list[tuple[str, float]]) -> None:
     pilot, now = KeyPilot(key_table(TASK, []), 2), 0.0
