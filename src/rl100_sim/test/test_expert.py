@@ -26,12 +26,12 @@ def test_without_noise_the_expert_solves_99_percent_of_500(world: PushWorld, pla
     assert sum(play(world, expert, seed).success for seed in range(1000, 1500)) >= 495
 
 
-def test_the_default_noise_makes_demonstrations_wander_but_mostly_succeed(
+def test_the_default_noise_makes_demonstrations_wander_and_fail_at_times(
     world: PushWorld, play: Play
 ) -> None:
     noisy = [play(world, PushExpert(noise=ExpertNoise.demonstration()), s) for s in range(100)]
     clean = [play(world, PushExpert(), seed) for seed in range(20)]
-    assert 0.8 < np.mean([t.success for t in noisy]) < 1.0
+    assert 0.45 < np.mean([t.success for t in noisy]) < 0.8
     assert np.mean([t.step for t in noisy]) > 1.4 * np.mean([t.step for t in clean])
 
 
