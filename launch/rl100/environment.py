@@ -23,7 +23,9 @@ def prefixes(environment: Mapping[str, str] | None = None) -> list[Path]:
 def share_file(relative: Path) -> Path | None:
     """A file of this package's share folder, or of the source tree, or None."""
     folders = [prefix / "share" / "rl100" for prefix in prefixes()]
-    folders.append(Path(__file__).resolve().parent.parent)
+    here = Path(__file__).resolve()
+    # The source tree; then <prefix>/lib/pythonX.Y/site-packages/rl100 of an installed package.
+    folders += [here.parent.parent, *(p / "share" / "rl100" for p in here.parents[4:5])]
     return next((f / relative for f in folders if (f / relative).is_file()), None)
 
 
