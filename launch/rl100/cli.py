@@ -34,7 +34,7 @@ app.add_typer(bundle_app, name="bundle")
 #: (a group of commands) or a function (one command).
 ELSEWHERE = {
     "train": ("rl100_trainer.cli", "app", "Train a policy on recorded episodes."),
-    "episodes": ("rl100.episodes_cli", "app", "List, check and replay recorded episodes."),
+    "episodes": ("rl100.episodes_cli", "app", "List and check recorded episodes."),
     "demo": ("rl100.demo.cli", "demo", "Record, train, deploy and evaluate in the simulator."),
     "eval": ("rl100.eval_cli", "evaluate", "Evaluate a policy bundle in the simulator."),
 }

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl100_contracts.decode import Intrinsics
-from rl100_contracts.motion import CommandShaper, Shaped
+from rl100_contracts.motion import Shaped
 from rl100_contracts.observation import Observation, ObservationAssembler
 from rl100_contracts.task import NANOSECONDS, Task
 from rl100_perception.pipeline import CloudPipeline
+from rl100_sim.episode import DirectEpisode
 from rl100_sim.world import PushWorld, Truth
 
 FIRST_STAMP_NS = NANOSECONDS
@@ -53,30 +54,26 @@ class DirectEnv:
         self._intrinsics = Intrinsics(
             camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy
         )
-        self._shaper = CommandShaper(task)
+        self._episode = DirectEpisode(self.world)
         self._assembler = ObservationAssembler(task)
         self._stamp_ns = FIRST_STAMP_NS
 
     @property
     def target(self) -> NDArray[np.float64]:
         """Last commanded target, float64 (d,), m."""
-        target = self._shaper.target
-        assert target is not None, "reset comes first"
-        return target
+        return self._episode.target
 
     def reset(self, seed: int) -> Observation:
         """Start the episode of ``seed``."""
-        self.world.reset(seed)
+        self._episode.reset(seed)
         self._assembler.clear()
         self._stamp_ns = FIRST_STAMP_NS
-        observation = self._observe()
-        self._shaper.sync(self.world.proprioception().tool_xy)
-        return observation
+        return self._observe()
 
     def step(self, action: NDArray[np.floating]) -> Step:
         """Execute one action (d,), task units, within the task's limits."""
-        shaped = self._shaper.shape(action, self.task.control.period_ns / NANOSECONDS)
-        truth = self.world.step(*shaped.target.tolist())
+        shaped = self._episode.act(action)
+        truth = self._episode.truth
         self._stamp_ns += self.task.control.period_ns
         return Step(
             self._observe(),

@@ -307,9 +307,9 @@ def test_length_and_silence_end_an_unlabelled_episode(tmp_path: Path) -> None:
 
     bench = Bench(tmp_path / "real", lockstep=False)
     bench.session.start("real")
-    bench.now = 7.4
+    bench.now = 59.4
     assert bench.session.poll() is None
-    bench.now = 7.6
+    bench.now = 60.6
     assert bench.session.poll() is None  # labelled, and waits for its data
     bench.now = 8.2
     assert bench.close().labeller == "timeout"

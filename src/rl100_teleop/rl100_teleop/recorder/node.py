@@ -106,6 +106,7 @@ class RecorderNode(Node):
 
     def _settings(self) -> Settings:
         value: Callable[..., float] = partial(declare, self)
+        length = "longest episode, s; 0: 1.5 times the task's, in real time at least 60 s"
         return Settings(
             lockstep=self._lockstep,
             fresh_s=value("fresh_s", 0.5, "a topic without a message for longer blocks a start, s"),
@@ -115,7 +116,7 @@ class RecorderNode(Node):
                 5.0 if self._lockstep else 0.5,
                 "how long an ended episode waits for its last data, s",
             ),
-            max_length_s=value("max_length_s", 0.0, "longest episode, s; 0: from the task"),
+            max_length_s=value("max_length_s", 0.0, length),
             stall_s=value("stall_s", 60.0, "an episode without data for longer is ended, s"),
             min_free_mb=value("min_free_mb", 200.0, "free space that a start needs, MB"),
         )

@@ -31,6 +31,8 @@ EXECUTED_TYPE = "rl100_msgs/msg/ExecutedAction"
 # RewardEvent.kind. A stop is no verdict on the episode, so none is invented.
 _OUTCOMES = {0: Outcome.SUCCESS, 1: Outcome.FAILURE, 2: Outcome.DISCARDED, 3: Outcome.UNKNOWN}
 _STOP = 3
+
+PERSON_S = 60.0  # shortest limit of an episode in real time
 _FAR_AHEAD_NS = 60 * NANOSECONDS
 
 
@@ -383,10 +385,14 @@ class RecordingSession:
         periods = 1.5 if stream.role is Role.ACTION else 0.5
         return round(periods * NANOSECONDS / (stream.rate_hz or 1.0))
 
+    def _usual_length_s(self) -> float:
+        length_s = 1.5 * self._task.episode.max_steps / self._task.control.rate_hz
+        # The task's length is a policy's; a person at the keys is several times slower.
+        return length_s if self._settings.lockstep else max(length_s, PERSON_S)
+
     def _check_length(self, episode: _Episode) -> None:
         now, settings = self._clock(), self._settings
-        steps = self._task.episode.max_steps * 1.5
-        limit_s = settings.max_length_s or steps / self._task.control.rate_hz
+        limit_s = settings.max_length_s or self._usual_length_s()
         if not settings.lockstep:
             length_s = now - episode.started
         elif episode.first_ns:
