@@ -147,8 +147,8 @@ def _write_env(paths: Paths, env: dict[str, str]) -> None:
     lines = ["# Made by setup/bootstrap.py from colcon's set-up scripts; read by ./rl100."]
     lines.append(f"RL100_BUILT_AT={shlex.quote(str(paths.root))}")
     lines.append(
-        "_rl100_first() { eval \"_rl100_old=\\${$1-}\"; case \":$_rl100_old:\" in *\":$2:\"*) ;; "
-        "*) export \"$1=$2${_rl100_old:+:$_rl100_old}\" ;; esac; }"
+        '_rl100_first() { eval "_rl100_old=\\${$1-}"; case ":$_rl100_old:" in *":$2:"*) ;; '
+        '*) export "$1=$2${_rl100_old:+:$_rl100_old}" ;; esac; }'
     )
     values = {**answer, "PATH": os.pathsep.join(own_path)}
     for name in LIST_VARIABLES:

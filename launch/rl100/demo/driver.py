@@ -52,7 +52,7 @@ class DemoPlan:
 
 
 FULL = DemoPlan(demonstrations=120, episodes=100, recorded=5)
-QUICK = DemoPlan(demonstrations=60, episodes=25, recorded=3, overrides=("preset=quick",))
+QUICK = DemoPlan(demonstrations=80, episodes=40, recorded=3, overrides=("preset=quick",))
 
 
 @dataclass

@@ -311,7 +311,7 @@ def test_length_and_silence_end_an_unlabelled_episode(tmp_path: Path) -> None:
     assert bench.session.poll() is None
     bench.now = 60.6
     assert bench.session.poll() is None  # labelled, and waits for its data
-    bench.now = 8.2
+    bench.now = 61.2
     assert bench.close().labeller == "timeout"
 
 
