@@ -41,7 +41,9 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
 
 def describe(error: ValidationError, model: type[BaseModel], source: str) -> str:
     """Turn a pydantic error into one sentence: where it is, what is wrong, what to do."""
-    problem = error.errors()[0]
+    # A misspelt key is also a missing one: the spelling is what has to be mended.
+    unknown = [e for e in error.errors() if e["type"] == "extra_forbidden"]
+    problem = (unknown or error.errors())[0]
     location = tuple(problem["loc"])
     key = ".".join(str(part) for part in location) or "the document"
     more = len(error.errors()) - 1

@@ -53,6 +53,10 @@ def test_hash_follows_limits_but_not_the_description(tmp_path: Path) -> None:
     ("change", "words"),
     [
         (lambda d: d["control"].update(rate=20.0), ["control.rate", "did you mean 'rate_hz'"]),
+        (
+            lambda d: d["control"].update(n_obs_step=d["control"].pop("n_obs_steps")),
+            ["control.n_obs_step'", "did you mean 'n_obs_steps'"],
+        ),
         (lambda d: d["control"].pop("rate_hz"), ["control.rate_hz", "missing"]),
         (lambda d: d["limits"].update(velocity=[1.0]), ["limits.velocity needs 2 values"]),
         (lambda d: d["limits"].update(velocity=[1.0, float("nan")]), ["limits.velocity"]),
