@@ -87,11 +87,11 @@ def _set_up(paths: Paths, rebuild: bool) -> None:
     built = workspace.build(paths, key, env, reporter, again=rebuild)
     if built:
         stamp["build_s"] = round(time.monotonic() - build_started, 1)
-    if "setup_s" not in stamp:
-        stamp["setup_s"] = round(time.monotonic() - started, 1)
-        reporter.say(f"ready after {stamp['setup_s']} s")
-    elif built:
-        reporter.say("ready")
+    seconds = round(time.monotonic() - started, 1)
+    if fresh:  # not after an interruption: that would measure the rest only
+        stamp["setup_s"] = seconds
+    if fresh or built:
+        reporter.say(f"ready after {seconds} s")
     # Written even when nothing changed: its date tells ./rl100 that the lock file was looked at.
     _write(paths.stamp, stamp)
 
