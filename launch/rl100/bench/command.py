@@ -38,7 +38,7 @@ def print_benches() -> None:
 def figures_table(result: dict[str, Any]) -> Table:
     """The figures of a report as a table."""
     table = Table(title=f"{result['bench']} on {result['machine']['cpu']}", title_justify="left")
-    table.add_column("figure")
+    table.add_column("figure", no_wrap=True)
     for heading in ("value", "95 % interval", "unit", "n"):
         table.add_column(heading, justify="left" if heading == "unit" else "right")
     for figure in result["figures"]:

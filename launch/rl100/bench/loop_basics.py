@@ -64,7 +64,7 @@ def run(options: Options) -> list[Figure]:
 
     figures = [
         single("setup_s", setup_seconds(Path(sys.prefix)), "s"),
-        mean("lockstep_steps_per_s_direct", direct_steps_per_s(3 if options.quick else 10), "1/s"),
+        mean("lockstep_steps_per_s_direct", direct_steps_per_s(5 if options.quick else 20), "1/s"),
     ]
     # Progress goes to standard error, so that the table stays alone on standard output.
     console = Console(stderr=True)
@@ -78,7 +78,7 @@ def run(options: Options) -> list[Figure]:
     figures += [
         proportion("bc_success", *success["k_step"]),
         proportion("one_step_success", *success["one_step"]),
-        single("export_parity", result.export_parity, "fraction of the action range"),
+        single("export_parity", result.export_parity, "of action range"),
         *(single(f"{phase.replace(' ', '_')}_s", s, "s") for phase, s in result.seconds.items()),
     ]
     return figures
