@@ -23,7 +23,7 @@ from rl100_contracts.decode import message_stamp_ns, stamp_to_ns
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
 from rl100_msgs.msg import EpisodeEvent, PolicyStatus, RewardEvent
-from rl100_msgs.srv import LoadBundle, ResetWorld, SetMode, StartEpisode
+from rl100_msgs.srv import LoadBundle, ResetWorld, SetMode, StartEpisode, StopEpisode
 
 RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
@@ -31,6 +31,9 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
+# Nodes that have just started may not have found each other: then nobody sees the first episode.
+FIRST_ATTEMPTS = 3
+FIRST_PATIENCE_S = 20.0
 MODES = {"idle": 0, "teleop": 1, "policy": 2, "takeover": 3, "stopped": 4}
 
 
@@ -55,6 +58,10 @@ class EpisodeResult:
     message: str = ""
 
 
+class NoVerdict(ContractError):
+    """Nobody decided on an episode in time."""
+
+
 class Session:
     """A client of the running system. Use as a context manager.
 
@@ -75,6 +82,7 @@ class Session:
         self._clients: dict[str, Client] = {}
         self._verdicts: list[RewardEvent] = []
         self._ended: dict[str, EpisodeEvent] = {}
+        self._connected = False  # a verdict has come, so all nodes have found each other
         self.policy_status: PolicyStatus | None = None
         self.node.create_subscription(RewardEvent, "/rl100/reward", self._on_reward, RELIABLE)
         self.node.create_subscription(EpisodeEvent, "/rl100/episode", self._on_episode, LATCHED)
@@ -101,12 +109,8 @@ class Session:
     def _on_policy_status(self, msg: PolicyStatus) -> None:
         self.policy_status = msg
 
-    def spin_until(self, done: Callable[[], bool], timeout_s: float, what: str) -> None:
-        """Handle messages until ``done``.
-
-        Raises:
-            ContractError: it took longer than ``timeout_s``; the sentence says ``what`` is missing.
-        """
+    def _spin(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        """Handle messages until ``done`` or the time-out; returns whether it was done."""
         end = time.monotonic() + timeout_s
         next_check = time.monotonic() + 0.5
         while not done():
@@ -117,7 +121,17 @@ class Session:
                 next_check = now + 0.5
             if now > end:
                 self._check()
-                raise ContractError(f"no {what} within {timeout_s:g} s")
+                return False
+        return True
+
+    def spin_until(self, done: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Handle messages until ``done``.
+
+        Raises:
+            ContractError: it took longer than ``timeout_s``; the sentence says ``what`` is missing.
+        """
+        if not self._spin(done, timeout_s):
+            raise ContractError(f"no {what} within {timeout_s:g} s")
 
     def client(self, kind: Any, name: str) -> Client:
         """The client of a service, made on first use."""
@@ -183,6 +197,16 @@ class Session:
         Raises:
             ContractError: a service refuses, or no verdict comes.
         """
+        for _ in range(FIRST_ATTEMPTS - 1):
+            if self._connected:
+                break
+            try:
+                return self._attempt(seed, record, note, min(timeout_s, FIRST_PATIENCE_S))
+            except NoVerdict:
+                continue
+        return self._attempt(seed, record, note, timeout_s)
+
+    def _attempt(self, seed: int, record: bool, note: str, timeout_s: float) -> EpisodeResult:
         self._verdicts.clear()
         episode_id = self._start_recording(note, seed) if record else ""
         started = time.monotonic()
@@ -190,23 +214,36 @@ class Session:
         if not reset.success:
             raise ContractError(f"the simulator cannot reset: {reset.message}")
         first_ns = stamp_to_ns(reset.stamp)
-        self.spin_until(
-            lambda: any(message_stamp_ns(v) >= first_ns for v in self._verdicts),
-            timeout_s,
-            "verdict on the episode (is a labeller running?)",
-        )
+
+        def verdict() -> RewardEvent | None:
+            return next((v for v in self._verdicts if message_stamp_ns(v) >= first_ns), None)
+
+        what = "verdict on the episode (is a labeller running?)"
+        if not self._spin(lambda: verdict() is not None, timeout_s):
+            if record:
+                self._discard(episode_id)
+            raise NoVerdict(f"no {what} within {timeout_s:g} s")
+        self._connected = True
+        given = verdict()
+        assert given is not None
         wall_s = time.monotonic() - started
-        verdict = next(v for v in self._verdicts if message_stamp_ns(v) >= first_ns)
-        steps = round((message_stamp_ns(verdict) - first_ns) / self.task.control.period_ns)
+        steps = round((message_stamp_ns(given) - first_ns) / self.task.control.period_ns)
         ended = self._wait_saved(episode_id) if record else None
         return EpisodeResult(
             seed,
-            verdict.kind == RewardEvent.SUCCESS,
+            given.kind == RewardEvent.SUCCESS,
             steps,
             wall_s,
             ended.path if ended else "",
             ended.message if ended else "",
         )
+
+    def _discard(self, episode_id: str) -> None:
+        """End a recording that nobody has labelled, unless it has ended by itself."""
+        if episode_id not in self._ended:
+            outcome = EpisodeEvent.OUTCOME_DISCARDED
+            request = StopEpisode.Request(outcome=outcome, labeller="session")
+            self.call(StopEpisode, "/rl100/episode/stop", request)
 
     def _start_recording(self, note: str, seed: int) -> str:
         request = StartEpisode.Request(note=note, seed=seed)
