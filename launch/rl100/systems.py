@@ -85,8 +85,6 @@ def suggestion(word: str, known: object) -> str:
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
-# --- arguments ---------------------------------------------------------------------------------
-
 TASK = SystemArgument("task", "built-in task or path of a task file", "push")
 SIM = SystemArgument("sim", "start the simulated robot too", "false", bool)
 LOCKSTEP = SystemArgument(
@@ -106,9 +104,6 @@ LABELLER = SystemArgument(
 SAMPLER = SystemArgument(
     "sampler", "one_step: fast; k_step: the whole chain", "one_step", choices=("one_step", "k_step")
 )
-
-
-# --- nodes -------------------------------------------------------------------------------------
 
 
 def _node(
@@ -173,9 +168,6 @@ def _chosen_labeller(values: dict[str, Value], scripted: bool) -> str:
     if labeller == "auto":
         return "scripted" if scripted else "keyboard"
     return labeller
-
-
-# --- systems -----------------------------------------------------------------------------------
 
 
 def _simulated(values: dict[str, Value]) -> list[NodeSpec]:
