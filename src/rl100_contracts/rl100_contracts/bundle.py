@@ -1,31 +1,38 @@
 """The bundle contract: a policy as a directory that can be checked before it is trusted.
 
     manifest.json        Manifest: version, task, shapes, metrics, sha256 of every other file
-    policy.onnx          one step: state, cloud, noise -> action
+    policy.onnx          one step: observation, noise -> action
     denoiser.onnx        K steps: those, step_noise, noise_scale -> action, chain, log_prob
     weights.safetensors  for further training
     config.yaml          configuration of the training run
     task.yaml            the task contract
+    selftest.safetensors observations, noise and the actions that the trained policy gives for them
 
-Inputs of both graphs (float32): ``state`` (B, n_o, d_s), ``cloud`` (B, n_o, N, 3), ``noise``
-(B, h, d_a) ~ N(0, 1). Output ``action`` (B, n_c, d_a) in the units of the task. The denoiser also
-takes ``step_noise`` (K, B, h, d_a) ~ N(0, 1) and the scalar ``noise_scale`` (1: stochastic, as in
-training; 0: deterministic) and gives ``chain`` (K + 1, B, h, d_a), normalised, and ``log_prob``
-(K, B), nats.
+Inputs of both graphs (float32): ``state`` (B, n_o, d_s), what the task observes of ``cloud``
+(B, n_o, N, 3) and ``image`` (B, n_o, H, W, 3), uint8, RGB, and ``noise`` (B, h, d_a) ~ N(0, 1).
+Output ``action`` (B, n_c, d_a) in the units of the task. The denoiser also takes ``step_noise``
+(K, B, h, d_a) ~ N(0, 1) and the scalar ``noise_scale`` (1: stochastic, as in training; 0:
+deterministic) and gives ``chain`` (K + 1, B, h, d_a), normalised, and ``log_prob`` (K, B), nats.
+
+The self-test (optional) holds M samples: the graphs' inputs without their batch axis, so ``noise``
+(M, h, d_a), ``step_noise`` (M, K, h, d_a), ``noise_scale`` (M,) and so on; and what the trained
+policy gives for them: ``action`` and, from the K steps, ``chain_action``, both (M, n_c, d_a).
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from rl100_contracts.errors import ContractError
-from rl100_contracts.loading import StrictModel, load_json_model, write_json_atomic
+from rl100_contracts.loading import StrictModel, load_json_model, read_text, write_json_atomic
 from rl100_contracts.task import Task
 
 MANIFEST = "manifest.json"
@@ -34,6 +41,10 @@ DENOISER = "denoiser.onnx"
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.yaml"
 TASK = "task.yaml"
+SELFTEST = "selftest.safetensors"
+# Largest difference of a loaded bundle's actions from its self-test, of the action range. A wrong
+# graph is far above, fp32 on any processor far below, and bf16 above.
+SELFTEST_LIMIT = 1e-3
 REQUIRED_FILES = (POLICY, DENOISER, WEIGHTS, CONFIG, TASK)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -52,7 +63,13 @@ class Manifest(StrictModel):
     created: str = Field(description="UTC, ISO 8601")
     n_obs_steps: Count
     state_dim: Count
-    num_points: Count
+    num_points: Annotated[int, Field(ge=0)] = Field(description="of a cloud; 0: no cloud")
+    image_shape: list[Count] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=2,
+        description="height, width, pixels; null: no image",
+    )
     horizon: Count = Field(description="predicted actions (h)")
     n_action_steps: Count = Field(description="executed actions (n_c)")
     action_dim: Count
@@ -63,6 +80,19 @@ class Manifest(StrictModel):
     )
     metrics: dict[str, float] = Field(default_factory=dict)
     files: dict[str, Sha256] = Field(description="sha256 of each file")
+    digest: Annotated[
+        str, Field(description="sha256 of the rest of this manifest, as sorted JSON")
+    ] = ""
+
+    @property
+    def observation_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Inputs of the graphs that are observed, without the batch; ``image`` is uint8."""
+        shapes: dict[str, tuple[int, ...]] = {"state": (self.n_obs_steps, self.state_dim)}
+        if self.num_points:
+            shapes["cloud"] = (self.n_obs_steps, self.num_points, 3)
+        if self.image_shape is not None:
+            shapes["image"] = (self.n_obs_steps, *self.image_shape, 3)
+        return shapes
 
 
 def sha256_file(path: Path) -> str:
@@ -72,6 +102,12 @@ def sha256_file(path: Path) -> str:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def content_digest(data: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a manifest's JSON without its key ``digest``."""
+    rest = {key: value for key, value in data.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
@@ -86,6 +122,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name != MANIFEST)
     files = {name: sha256_file(folder / name) for name in names}
     manifest = manifest.model_copy(update={"files": files})
+    manifest = manifest.model_copy(
+        update={"digest": content_digest(manifest.model_dump(mode="json"))}
+    )
     write_json_atomic(folder / MANIFEST, manifest.model_dump(mode="json"))
     return manifest
 
@@ -113,7 +152,11 @@ def load_manifest(folder: Path) -> Manifest:
     """Manifest of a bundle, not yet checked against its files; raises ContractError."""
     if not folder.is_dir():
         raise ContractError(f"{folder}: no such bundle")
-    return load_json_model(Manifest, folder / MANIFEST)
+    path = folder / MANIFEST
+    manifest = load_json_model(Manifest, path)
+    if manifest.digest and manifest.digest != content_digest(json.loads(read_text(path))):
+        raise ContractError(f"{path}: damaged or changed (its digest is not that of its content)")
+    return manifest
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:
@@ -140,10 +183,12 @@ def _check_task(folder: Path, manifest: Manifest, task: Task) -> None:
             f"{manifest.task_hash[:12]}, the running one's {task.hash[:12]}); train it again or "
             f"start with the task file in the bundle ({TASK})"
         )
+    image_shape = task.observation.image_shape
     expected = {
         "n_obs_steps": task.control.n_obs_steps,
         "state_dim": task.observation.state_dim,
-        "num_points": task.observation.cloud.num_points,
+        "num_points": task.observation.num_points,
+        "image_shape": None if image_shape is None else list(image_shape),
         "n_action_steps": task.control.n_action_steps,
         "action_dim": task.action.dim,
     }

@@ -3,6 +3,7 @@
     <data>/<episode_id>/<episode_id>.mcap   raw messages as they came
     <data>/<episode_id>/metadata.yaml       rosbag2's description
     <data>/<episode_id>/episode.json        EpisodeInfo
+    <data>/<episode_id>/task.yaml           the task that it was recorded with
     <data>/.partial/<episode_id>/           an episode being written, renamed when complete
 
 The directory of an episode is a bag by itself: ``ros2 bag info <data>/<episode_id>`` works.
@@ -24,10 +25,12 @@ from rl100_contracts.bundle import sha256_file
 from rl100_contracts.errors import ContractError
 from rl100_contracts.interfaces import typestore
 from rl100_contracts.loading import StrictModel, load_json_model
-from rl100_contracts.task import Role, Task
+from rl100_contracts.streams import Role
+from rl100_contracts.task import Task
 
 PARTIAL = ".partial"
 INFO_FILE = "episode.json"
+TASK_FILE = "task.yaml"
 EPISODE_ID = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
@@ -198,6 +201,13 @@ class EpisodeReader:
             yield names[topic], message
 
 
+def check_bag(path: Path, info: EpisodeInfo) -> None:
+    """Raise ContractError when the bag of the episode is not bit for bit what was recorded."""
+    bag = path / info.bag_file
+    if info.bag_sha256 and sha256_file(bag) != info.bag_sha256:
+        raise ContractError(f"{bag}: the bag is damaged (its bytes have changed)")
+
+
 def check_episode(path: Path, task: Task | None = None) -> EpisodeInfo:
     """Read a whole episode: its bag must be bit for bit what was recorded.
 
@@ -208,8 +218,7 @@ def check_episode(path: Path, task: Task | None = None) -> EpisodeInfo:
     with EpisodeReader(path, task) as reader:
         info = reader.info
         bag = path / info.bag_file
-        if info.bag_sha256 and sha256_file(bag) != info.bag_sha256:
-            raise ContractError(f"{bag}: the bag is damaged (its bytes have changed)")
+        check_bag(path, info)
         found = dict.fromkeys(info.audit, 0)
         for topic, _, _, _ in reader.raw():
             found[topic] = found.get(topic, 0) + 1

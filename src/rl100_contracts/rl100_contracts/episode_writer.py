@@ -26,14 +26,16 @@ from rl100_contracts.episode import (
     EPISODE_ID,
     INFO_FILE,
     PARTIAL,
+    TASK_FILE,
     EpisodeInfo,
     Outcome,
     TopicAudit,
 )
 from rl100_contracts.errors import ContractError
 from rl100_contracts.interfaces import ensure_type, has_header
-from rl100_contracts.loading import write_json_atomic
-from rl100_contracts.task import NANOSECONDS, Role, Stream, Task
+from rl100_contracts.loading import write_json_atomic, write_text_atomic
+from rl100_contracts.streams import Role, Stream
+from rl100_contracts.task import NANOSECONDS, Task
 
 
 @dataclass
@@ -240,6 +242,7 @@ class EpisodeWriter:
                 bag_bytes=bag.stat().st_size,
                 bag_sha256=sha256_file(bag),
             )
+            write_text_atomic(self.partial / TASK_FILE, self.task.to_yaml())
             write_json_atomic(self.partial / INFO_FILE, info.model_dump(mode="json"))
             for path in (bag, self.partial / "metadata.yaml", self.partial):
                 _sync(path)

@@ -81,15 +81,19 @@ def read_text(path: Path) -> str:
         raise ContractError(f"{path}: cannot be read ({error})") from None
 
 
-def load_yaml_model(model: type[ModelT], path: Path) -> ModelT:
-    """Load a YAML file (safe loader) into a model; raises ContractError."""
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds (safe loader); raises ContractError."""
     try:
-        data = yaml.safe_load(read_text(path))
+        return yaml.safe_load(read_text(path))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise ContractError(f"{path}{where}: not valid YAML") from None
-    return parse_model(model, data, str(path))
+
+
+def load_yaml_model(model: type[ModelT], path: Path) -> ModelT:
+    """Load a YAML file (safe loader) into a model; raises ContractError."""
+    return parse_model(model, read_yaml(path), str(path))
 
 
 def load_json_model(model: type[ModelT], path: Path) -> ModelT:
@@ -99,6 +103,18 @@ def load_json_model(model: type[ModelT], path: Path) -> ModelT:
     except json.JSONDecodeError as error:
         raise ContractError(f"{path}, line {error.lineno}: not valid JSON") from None
     return parse_model(model, data, str(path))
+
+
+def check_output_file(path: Path) -> None:
+    """For a command to call before minutes of work, not after them.
+
+    Raises:
+        ContractError: ``path`` is a folder, or in a folder that is not there.
+    """
+    if not path.absolute().parent.is_dir():
+        raise ContractError(f"{path.parent}: no such folder for {path.name}")
+    if path.is_dir():
+        raise ContractError(f"{path}: is a folder; give the name of a file")
 
 
 def write_text_atomic(path: Path, text: str) -> None:

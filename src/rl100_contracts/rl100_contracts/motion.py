@@ -1,8 +1,9 @@
 """From actions to commands within the task's limits: used by the gateway and by direct simulation.
 
-The limits hold for every target that leaves here, whatever comes in: position always, velocity
-always, acceleration always (braking in time before a position limit included) while the control
-period is constant.
+Every target that ``shape`` or ``brake`` gives keeps the limits of position, velocity, acceleration
+and jerk (of the differences of successive targets, at a constant control period), whatever comes
+in; braking in time before a position limit included. ``hold`` stands still at once: a stop goes
+before the limits of acceleration and jerk.
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rl100_contracts.jerk import AxisLimits, approach_velocity, braking_velocity, next_acceleration
 from rl100_contracts.task import Task
 
 FloatArray = NDArray[np.float64]
+# Target, velocity, acceleration and last goal; the arrays are never changed in place.
+State = tuple[FloatArray | None, FloatArray, FloatArray, FloatArray | None]
+# Name of a limit, values before it and after it.
+Change = tuple[str, FloatArray, FloatArray]
 
 TOLERANCE = 1e-9
 
@@ -32,23 +38,16 @@ class Shaped:
         target: float64 (d,), m or rad.
         limited: True when a limit changed the action.
         reason: which limits changed it; empty when none did.
+        planned: float64 (d,), m or rad: the target that the action asked for, before the limits.
+        velocity: float64 (d,), m/s or rad/s: (target - target before) / dt.
     """
 
     action: NDArray[np.float32]
     target: FloatArray
     limited: bool
     reason: str
-
-
-def braking_velocity(distance: FloatArray, acceleration: FloatArray, dt: float) -> FloatArray:
-    """Largest velocity with which a stop within ``distance`` is possible in steps of ``dt``.
-
-    With u = v / (a dt) and m = floor(u), a stop from v takes
-    a dt^2 ((m + 1) u - m (m + 1) / 2), this step included; solved for u.
-    """
-    scaled = np.maximum(distance, 0.0) / (acceleration * dt * dt)
-    m = np.floor((np.sqrt(1.0 + 8.0 * scaled) - 1.0) / 2.0)
-    return acceleration * dt * (scaled + m * (m + 1.0) / 2.0) / (m + 1.0)
+    planned: FloatArray
+    velocity: FloatArray
 
 
 class CommandShaper:
@@ -57,19 +56,40 @@ class CommandShaper:
     def __init__(self, task: Task) -> None:
         action, limits = task.action, task.limits
         self._is_delta = action.is_delta
+        # Steps of joints and positions add up; rotations are composed.
+        self._turns = action.coordinates if action.turns_tool else None
         self._low = np.asarray(action.low, dtype=np.float64)
         self._high = np.asarray(action.high, dtype=np.float64)
         self._position_low = np.asarray(limits.position_low, dtype=np.float64)
         self._position_high = np.asarray(limits.position_high, dtype=np.float64)
         self._velocity_limit = np.asarray(limits.velocity, dtype=np.float64)
-        self._acceleration = np.asarray(limits.acceleration, dtype=np.float64)
+        self._acceleration_limit = np.asarray(limits.acceleration, dtype=np.float64)
+        values = zip(
+            limits.position_low,
+            limits.position_high,
+            limits.velocity,
+            limits.acceleration,
+            limits.jerk,
+            strict=True,
+        )
+        self._axes = [AxisLimits(*axis) for axis in values]
+        self._jerk_free_s = limits.jerk_free_s
         self._target: FloatArray | None = None
-        self._velocity = np.zeros(action.dim)
+        self._goal: FloatArray | None = None
+        self._velocity = self._acceleration = np.zeros(action.dim)
 
     @property
     def target(self) -> FloatArray | None:
         """Last target, float64 (d,), or None before the first sync."""
         return None if self._target is None else self._target.copy()
+
+    def save(self) -> State:
+        """What ``restore`` needs to undo everything that is done from now on."""
+        return self._target, self._velocity, self._acceleration, self._goal
+
+    def restore(self, state: State) -> None:
+        """Go back to a saved state: what was shaped since was not executed."""
+        self._target, self._velocity, self._acceleration, self._goal = state
 
     def sync(self, position: FloatArray) -> None:
         """Start from a measured position (d,), at rest. It is clipped into the position limits."""
@@ -77,14 +97,34 @@ class CommandShaper:
         if position.shape != self._low.shape or not np.isfinite(position).all():
             raise ValueError(f"a position needs {self._low.size} finite values, got {position}")
         self._target = np.clip(position, self._position_low, self._position_high)
-        self._velocity = np.zeros_like(self._target)
+        self._rest()
+
+    def _rest(self) -> None:
+        self._velocity = self._acceleration = np.zeros_like(self._low)
+        self._goal = None
 
     def hold(self) -> FloatArray:
-        """Stay at the last target, at rest; returns it."""
+        """Stay at the last target, at rest at once; returns it."""
         if self._target is None:
             raise NotSynced("hold before the first sync")
-        self._velocity = np.zeros_like(self._target)
+        self._rest()
         return self._target.copy()
+
+    def _after(self, step: FloatArray) -> FloatArray:
+        assert self._target is not None
+        return self._turns.add(self._target, step) if self._turns else self._target + step
+
+    def _step_from(self, before: FloatArray) -> FloatArray:
+        assert self._target is not None
+        return self._turns.step(before, self._target) if self._turns else self._target - before
+
+    def brake(self, dt: float) -> Shaped:
+        """Come to rest within the limits (at rest: stay); ``dt``: time since the last target, s."""
+        if self._target is None:
+            raise NotSynced("brake before the first sync")
+        before, self._goal = self._target, None
+        self._advance(np.zeros_like(before), dt)
+        return self._shaped(before, before, [])
 
     def shape(self, action: NDArray[np.floating], dt: float) -> Shaped:
         """Limit one action.
@@ -97,38 +137,112 @@ class CommandShaper:
             NotSynced: before the first sync.
             ValueError: wrong shape or not finite.
         """
-        if self._target is None:
+        before = self._target
+        if before is None:
             raise NotSynced("shape before the first sync")
         wanted = np.asarray(action, dtype=np.float64)
         if wanted.shape != self._low.shape or not np.isfinite(wanted).all():
             raise ValueError(f"an action needs {self._low.size} finite values, got {wanted}")
         clipped = np.clip(wanted, self._low, self._high)
-        goal = self._target + clipped if self._is_delta else clipped
+        goal = self._after(clipped) if self._is_delta else clipped
         inside = np.clip(goal, self._position_low, self._position_high)
 
-        velocity = (inside - self._target) / dt
+        velocity = (inside - before) / dt
+        landing = velocity if self._is_delta else self._landing(inside, velocity, dt)
         # One factor for all axes keeps the direction of a fast move.
-        excess = float(np.max(np.abs(velocity) / self._velocity_limit))
-        fast = velocity / max(excess, 1.0)
-        change = self._acceleration * dt
-        smooth = np.clip(fast, self._velocity - change, self._velocity + change)
-        up = braking_velocity(self._position_high - self._target, self._acceleration, dt)
-        down = braking_velocity(self._target - self._position_low, self._acceleration, dt)
-        braked = np.clip(smooth, -down, up)
-
-        target = np.clip(self._target + braked * dt, self._position_low, self._position_high)
-        reasons = [
-            name
-            for name, before, after in (
+        excess = float(np.max(np.abs(landing) / self._velocity_limit))
+        fast = landing / max(excess, 1.0)
+        changes = self._advance(fast, dt)
+        return self._shaped(
+            before,
+            goal,
+            [
                 ("step size", wanted, clipped),
                 ("position", goal, inside),
-                ("velocity", velocity, fast),
-                ("acceleration", fast, smooth),
-                ("braking", smooth, braked),
-            )
-            if np.max(np.abs(before - after)) > TOLERANCE
+                ("stopping distance", velocity, landing),
+                ("velocity", landing, fast),
+                *changes,
+            ],
+        )
+
+    def _shaped(self, before: FloatArray, planned: FloatArray, changes: list[Change]) -> Shaped:
+        assert self._target is not None
+        reasons = [name for name, asked, got in changes if np.max(np.abs(asked - got)) > TOLERANCE]
+        done = self._step_from(before) if self._is_delta else self._target
+        return Shaped(
+            done.astype(np.float32),
+            self._target.copy(),
+            bool(reasons),
+            ", ".join(reasons),
+            planned,
+            self._velocity.copy(),
+        )
+
+    def _landing(self, goal: FloatArray, velocity: FloatArray, dt: float) -> FloatArray:
+        """Velocity that catches up with an absolute goal without overshooting it.
+
+        A goal that moves is followed at its own velocity, so only the distance to where it was is
+        slowed down; one that jumps is taken as standing still at its new place.
+        """
+        assert self._target is not None
+        last, self._goal = self._goal, goal
+        own = np.zeros_like(goal) if last is None else (goal - last) / dt
+        own[np.abs(own) > self._velocity_limit] = 0.0
+        behind = goal - self._target - own * dt
+        landing = velocity.copy()
+        for i, (axis, distance) in enumerate(zip(self._axes, behind.tolist(), strict=True)):
+            most = approach_velocity(abs(distance), axis, dt)
+            if abs(distance) > most * dt * (1.0 + TOLERANCE):
+                landing[i] = own[i] + (most if distance > 0.0 else -most)
+        return landing
+
+    def _advance(self, wanted: FloatArray, dt: float) -> list[Change]:
+        """Move the target on towards a velocity (d,), within acceleration, jerk and position."""
+        assert self._target is not None
+        before, velocity = self._target, self._velocity
+        change = self._acceleration_limit * dt
+        smooth = np.clip(wanted, velocity - change, velocity + change)
+        if dt >= self._jerk_free_s:
+            even = smooth
+            braked = np.clip(smooth, -self._room(-1.0, dt), self._room(1.0, dt))
+        else:
+            even, braked = self._with_jerk(wanted, smooth, dt)
+        self._target = np.clip(before + braked * dt, self._position_low, self._position_high)
+        self._velocity = (self._target - before) / dt
+        self._acceleration = (self._velocity - velocity) / dt
+        return [
+            ("acceleration", wanted, smooth),
+            ("jerk", smooth, even),
+            ("braking", even, braked),
         ]
-        done = target - self._target if self._is_delta else target
-        self._velocity = (target - self._target) / dt
-        self._target = target
-        return Shaped(done.astype(np.float32), target.copy(), bool(reasons), ", ".join(reasons))
+
+    def _room(self, sign: float, dt: float) -> FloatArray:
+        """Largest velocity (d,) in one direction from which a stop is possible in time."""
+        assert self._target is not None
+        return np.array(
+            [
+                braking_velocity(axis.high - x if sign > 0 else x - axis.low, axis.acceleration, dt)
+                for axis, x in zip(self._axes, self._target.tolist(), strict=True)
+            ]
+        )
+
+    def _with_jerk(
+        self, wanted: FloatArray, smooth: FloatArray, dt: float
+    ) -> tuple[FloatArray, FloatArray]:
+        """Velocities (d,) within the jerk limit too, and what of them stops before a limit."""
+        assert self._target is not None
+        even, braked = smooth.copy(), smooth.copy()
+        states = zip(
+            self._axes,
+            self._target.tolist(),
+            self._velocity.tolist(),
+            self._acceleration.tolist(),
+            wanted.tolist(),
+            strict=True,
+        )
+        for i, (axis, x, v, a, goal) in enumerate(states):
+            chosen, reduced = next_acceleration(x, v, a, goal, axis, dt)
+            braked[i] = v + chosen * dt
+            if not reduced:
+                even[i] = braked[i]
+        return even, braked

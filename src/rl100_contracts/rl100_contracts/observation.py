@@ -3,11 +3,11 @@
 Rules (they use nothing but the stamps in the data, so a recorded bag gives the very tensors that
 the policy saw):
 
-* A frame belongs to a cloud. It is *complete* when every proprioceptive stream has a sample that is
-  not older than the cloud: then no earlier sample can still arrive.
-* The frame's proprioception is, of each stream, the newest sample not newer than the cloud.
-* The observation at cloud stamp t has ``n_obs_steps`` frames; frame i is the newest one not newer
-  than t - i * control period (plus a quarter period for jitter).
+* A frame belongs to a cloud, or to an image where no cloud is observed. It is *complete* when every
+  other stream has a sample that is not older: then no earlier sample can still arrive.
+* The rest of the frame is, of each other stream, the newest sample that is not newer.
+* The observation at a frame's stamp t has ``n_obs_steps`` frames; frame i is the newest one not
+  newer than t - i * control period (plus a quarter period for jitter).
 * History never crosses a break (a gap of more than ``BREAK_PERIODS`` control periods, or a reset):
   missing frames repeat the oldest frame after the break.
 """
@@ -17,14 +17,15 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rl100_contracts.decode import FloatArray, ImageArray, Sample
 from rl100_contracts.errors import ContractError
-from rl100_contracts.task import NANOSECONDS, Role, Task
-
-FloatArray = NDArray[np.float32]
+from rl100_contracts.streams import Role
+from rl100_contracts.task import NANOSECONDS, Task
 
 BREAK_PERIODS = 6
 
@@ -38,20 +39,28 @@ class Observation:
     """What a policy sees at one time.
 
     Attributes:
-        stamp_ns: stamp of the newest cloud, ns.
+        stamp_ns: stamp of the newest frame, ns.
         state: float32 (n_o, d_s), oldest frame first, m or rad.
-        cloud: float32 (n_o, N, 3), m, base frame.
+        cloud: float32 (n_o, N, 3), m, base frame; None where no cloud is observed.
+        image: uint8 (n_o, H, W, 3), RGB; None where no image is observed.
     """
 
     stamp_ns: int
     state: FloatArray
-    cloud: FloatArray
+    cloud: FloatArray | None = None
+    image: ImageArray | None = None
+
+    def tensors(self) -> dict[str, NDArray[np.generic]]:
+        """The tensors by the names that a bundle's graphs give their inputs, without a batch."""
+        named = {"state": self.state, "cloud": self.cloud, "image": self.image}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def digest(self) -> int:
-        """64-bit BLAKE2b digest of both tensors: equal if and only if every bit of them is."""
-        state = blake2b(np.ascontiguousarray(self.state).tobytes(), digest_size=8)
-        state.update(np.ascontiguousarray(self.cloud).tobytes())
-        return int.from_bytes(state.digest(), "big")
+        """64-bit BLAKE2b digest of the tensors: equal if and only if every bit of them is."""
+        whole = blake2b(digest_size=8)
+        for tensor in self.tensors().values():
+            whole.update(np.ascontiguousarray(tensor).tobytes())
+        return int.from_bytes(whole.digest(), "big")
 
 
 class _Samples:
@@ -59,9 +68,9 @@ class _Samples:
 
     def __init__(self) -> None:
         self.stamps: list[int] = []
-        self.values: dict[int, FloatArray] = {}
+        self.values: dict[int, Sample] = {}
 
-    def add(self, stamp_ns: int, value: FloatArray) -> None:
+    def add(self, stamp_ns: int, value: Sample) -> None:
         if stamp_ns not in self.values:
             insort(self.stamps, stamp_ns)
         self.values[stamp_ns] = value
@@ -91,12 +100,24 @@ class ObservationAssembler:
         self._keep_ns = None if keep_s is None else round(keep_s * NANOSECONDS)
         self._period_ns = task.control.period_ns
         self._skew_ns = round(task.observation.max_skew_s * NANOSECONDS)
-        self._cloud_name = task.observation.cloud.stream
-        self._cloud_shape = (task.observation.cloud.num_points, 3)
-        self._clouds = _Samples()
-        self._proprioception = {name: _Samples() for name in task.proprioception_streams}
         self._slices = self._layout(task)
+        self._expected = self._shapes(task)
+        self._samples = {name: _Samples() for name in self._expected}
+        self._frames = self._samples[task.observation.frame_stream]
         self._after_ns = 0
+
+    def _shapes(self, task: Task) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Shape and dtype of a sample of each observed stream, that of the frames first."""
+        shapes: dict[str, tuple[tuple[int, ...], type]] = {}
+        cloud, image = task.observation.cloud, task.observation.image
+        if cloud is not None:
+            shapes[cloud.stream] = ((cloud.num_points, 3), np.float32)
+        if image is not None:
+            shapes[image.stream] = ((image.height, image.width, 3), np.uint8)
+        for name in task.proprioception_streams:
+            size = max(part.stop for stream, part, _ in self._slices if stream == name)
+            shapes[name] = ((size,), np.float32)
+        return shapes
 
     @staticmethod
     def _layout(task: Task) -> list[tuple[str, slice, slice]]:
@@ -110,7 +131,7 @@ class ObservationAssembler:
             offset += size
         return layout
 
-    def add(self, stream: str, stamp_ns: int, value: FloatArray) -> None:
+    def add(self, stream: str, stamp_ns: int, value: Sample) -> None:
         """Add one decoded sample; samples from before the last reset are ignored.
 
         Raises:
@@ -118,19 +139,19 @@ class ObservationAssembler:
         """
         if stamp_ns < self._after_ns:
             return
-        if stream == self._cloud_name:
-            samples = self._clouds
-            shape: tuple[int, ...] = self._cloud_shape
-        elif stream in self._proprioception:
-            samples = self._proprioception[stream]
-            shape = (max(part.stop for name, part, _ in self._slices if name == stream),)
-        else:
+        if stream not in self._expected:
             raise ObservationError(f"stream '{stream}' is not part of the observation")
+        samples, (shape, dtype) = self._samples[stream], self._expected[stream]
         if value.shape != shape:
             raise ObservationError(
                 f"stream '{stream}' has shape {value.shape}, the task expects {shape}"
             )
-        if not np.isfinite(value).all():
+        if (value.dtype == np.uint8) != (dtype is np.uint8):
+            raise ObservationError(
+                f"stream '{stream}' has values of type {value.dtype}, the task expects "
+                f"{np.dtype(dtype)}"
+            )
+        if dtype is not np.uint8 and not np.isfinite(value).all():
             raise ObservationError(f"stream '{stream}' has a value that is not finite")
         samples.add(stamp_ns, value)
         if self._keep_ns is not None and samples.stamps[0] < stamp_ns - 2 * self._keep_ns:
@@ -139,96 +160,119 @@ class ObservationAssembler:
     def reset(self, after_ns: int = 0) -> None:
         """Forget everything older than ``after_ns``; later samples are kept."""
         self._after_ns = after_ns
-        for samples in (self._clouds, *self._proprioception.values()):
+        for samples in self._samples.values():
             samples.drop_before(after_ns)
 
     def clear(self) -> None:
         """Forget every sample."""
         self._after_ns = 0
-        for samples in (self._clouds, *self._proprioception.values()):
+        for samples in self._samples.values():
             samples.stamps.clear()
             samples.values.clear()
 
-    def cloud_stamps(self) -> list[int]:
-        """Stamps of the clouds that are held, ns, ascending."""
-        return list(self._clouds.stamps)
+    def frame_stamps(self) -> list[int]:
+        """Stamps of the frames (clouds, or images) that are held, ns, ascending."""
+        return list(self._frames.stamps)
 
     def newest_stamp(self, stream: str) -> int | None:
         """Newest stamp of an observed stream, ns."""
-        samples = self._clouds if stream == self._cloud_name else self._proprioception[stream]
-        return samples.stamps[-1] if samples.stamps else None
+        stamps = self._samples[stream].stamps
+        return stamps[-1] if stamps else None
 
     def latest_complete(self) -> int | None:
         """Stamp of the newest complete frame, ns, or None."""
-        newest = [s.stamps[-1] if s.stamps else None for s in self._proprioception.values()]
-        known = [stamp for stamp in newest if stamp is not None]
-        if len(known) < len(newest):
+        others = [samples for samples in self._samples.values() if samples is not self._frames]
+        if not all(samples.stamps for samples in others):
             return None
-        return self._clouds.newest_until(min(known))
+        return self._frames.newest_until(min(samples.stamps[-1] for samples in others))
 
     def waiting_for(self) -> str:
         """One sentence on what is missing for a first observation; empty when nothing is."""
-        for name in (self._cloud_name, *self._proprioception):
+        for name in self._samples:
             if self.newest_stamp(name) is None:
                 return f"no message on {self._task.streams[name].topic} yet"
         return "" if self.latest_complete() is not None else "waiting for a complete frame"
 
-    def _state_at(self, cloud_ns: int) -> FloatArray | None:
-        wanted = cloud_ns - round(self._task.latency.observation_s * NANOSECONDS)
+    def _newest(self, stream: str, wanted_ns: int) -> Sample | None:
+        """The newest sample not newer than ``wanted_ns``, unless it is too old."""
+        samples = self._samples[stream]
+        stamp = samples.newest_until(wanted_ns)
+        if stamp is None or wanted_ns - stamp > self._skew_ns:
+            return None
+        return samples.values[stamp]
+
+    def _state_at(self, frame_ns: int) -> FloatArray | None:
+        wanted = frame_ns - round(self._task.latency.observation_s * NANOSECONDS)
         state = np.empty(self._task.observation.state_dim, dtype=np.float32)
         for name, source, target in self._slices:
-            samples = self._proprioception[name]
-            stamp = samples.newest_until(wanted)
-            if stamp is None or wanted - stamp > self._skew_ns:
+            sample = self._newest(name, wanted)
+            if sample is None:
                 return None
-            state[target] = samples.values[stamp][source]
+            state[target] = sample[source]
         return state
 
+    def _frame_at(self, stamp_ns: int) -> dict[str, Any] | None:
+        """Tensors of the frame that begins with the message of this stamp, by their names."""
+        state = self._state_at(stamp_ns)
+        if state is None:
+            return None
+        frame: dict[str, Any] = {"state": state}
+        observed = self._task.observation
+        if observed.cloud is not None:
+            frame["cloud"] = self._frames.values[stamp_ns]
+        if observed.image is not None:
+            frame["image"] = self._newest(observed.image.stream, stamp_ns)
+            if frame["image"] is None:
+                return None
+        return frame
+
     def _segment_start(self, index: int) -> int:
-        """Index of the oldest cloud that ``index`` is connected to without a break."""
-        stamps, limit = self._clouds.stamps, BREAK_PERIODS * self._period_ns
+        """Index of the oldest frame that ``index`` is connected to without a break."""
+        stamps, limit = self._frames.stamps, BREAK_PERIODS * self._period_ns
         oldest = stamps[index] - (self._task.control.n_obs_steps + 1) * limit
         while index > 0 and stamps[index] - stamps[index - 1] <= limit and stamps[index] > oldest:
             index -= 1
         return index
 
     def observe(self, stamp_ns: int) -> Observation:
-        """The observation at the cloud stamp ``stamp_ns``.
+        """The observation at the frame of stamp ``stamp_ns``.
 
         Raises:
-            ObservationError: no cloud has this stamp, or proprioception is missing or too old.
+            ObservationError: no frame has this stamp, or what belongs to it is missing or too old.
         """
-        stamps = self._clouds.stamps
+        stamps = self._frames.stamps
+        observed = self._task.observation
+        kind = "image" if observed.cloud is None else "cloud"
         newest = bisect_right(stamps, stamp_ns) - 1
         if newest < 0 or stamps[newest] != stamp_ns:
-            raise ObservationError(f"no cloud has the stamp {stamp_ns} ns")
-        state = self._state_at(stamp_ns)
-        if state is None:
+            raise ObservationError(f"no {kind} has the stamp {stamp_ns} ns")
+        frame = self._frame_at(stamp_ns)
+        if frame is None:
+            both = observed.cloud is not None and observed.image is not None
+            what = "proprioception or the image" if both else "proprioception"
             raise ObservationError(
-                f"proprioception is missing or more than {self._task.observation.max_skew_s} s "
-                f"older than the cloud at {stamp_ns} ns"
+                f"{what} is missing or more than {observed.max_skew_s} s "
+                f"older than the {kind} at {stamp_ns} ns"
             )
-        frames = [(stamp_ns, state)]
+        frames = [(stamp_ns, frame)]
         oldest = self._segment_start(newest)
         for back in range(1, self._task.control.n_obs_steps):
             wanted = stamp_ns - back * self._period_ns + self._period_ns // 4
             index = max(bisect_right(stamps, wanted) - 1, oldest)
             frame_ns = min(stamps[index], frames[-1][0])
-            earlier = self._state_at(frame_ns)
+            earlier = self._frame_at(frame_ns)
             frames.append(frames[-1] if earlier is None else (frame_ns, earlier))
         frames.reverse()
-        return Observation(
-            stamp_ns,
-            np.stack([part for _, part in frames]),
-            np.stack([self._clouds.values[stamp] for stamp, _ in frames]),
-        )
+        parts = [part for _, part in frames]
+        return Observation(stamp_ns, **{name: np.stack([p[name] for p in parts]) for name in frame})
 
 
 def observed_streams(task: Task) -> list[str]:
     """Names of the streams that make up an observation."""
+    views = {view.stream for view in (task.observation.cloud, task.observation.image) if view}
     return [
         name
         for name, stream in task.streams.items()
         if (stream.role is Role.PROPRIOCEPTION and name in task.proprioception_streams)
-        or name == task.observation.cloud.stream
+        or name in views
     ]

@@ -4,159 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from enum import Enum
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
 
+from rl100_contracts.action_space import ActionSpace
+from rl100_contracts.cameras import IMAGE_TYPES, Camera, resolve_calibrations
 from rl100_contracts.errors import ContractError
-from rl100_contracts.loading import StrictModel, load_yaml_model
+from rl100_contracts.fields import Name, Positive
+from rl100_contracts.loading import StrictModel, parse_model, read_yaml
+from rl100_contracts.observation_spec import CloudSpec, Observation
+from rl100_contracts.robot import Robot
+from rl100_contracts.streams import JOINT_STATE, POSE_STAMPED, Role, Stream
 
 NANOSECONDS = 1_000_000_000
-
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
-Topic = Annotated[str, Field(pattern=r"^/[A-Za-z][A-Za-z0-9_/]*[A-Za-z0-9_]$")]
-MessageType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*/msg/[A-Z][A-Za-z0-9]*$")]
-Positive = Annotated[float, Field(gt=0)]
-Vector3 = Annotated[list[float], Field(min_length=3, max_length=3)]
-
-
-class Role(str, Enum):
-    """What a stream is for."""
-
-    PROPRIOCEPTION = "proprioception"
-    CLOUD = "cloud"
-    IMAGE = "image"
-    DEPTH = "depth"
-    CAMERA_INFO = "camera_info"
-    ACTION = "action"
-    EVENT = "event"
-
-
-class Stream(StrictModel):
-    """One recorded topic."""
-
-    topic: Topic
-    type: MessageType
-    role: Role
-    qos: Literal["reliable", "sensor"] = "reliable"
-    rate_hz: Positive | None = Field(None, description="nominal rate, Hz; None: irregular")
-    required: bool = Field(True, description="an episode without it is refused")
-
-
-class ProprioceptionField(StrictModel):
-    """Some values of one proprioceptive message, in the order in which the policy sees them.
-
-    ``field`` is position, velocity or effort of a JointState (``names``: joints) or position of a
-    PoseStamped (``names``: of x, y, z).
-    """
-
-    stream: Name
-    field: Literal["position", "velocity", "effort"] = "position"
-    names: list[str] = Field(min_length=1)
-
-
-class CloudSpec(StrictModel):
-    """The point cloud that the policy sees: exactly ``num_points`` xyz points in the base frame."""
-
-    stream: Name
-    num_points: int = Field(ge=8, le=65536)
-    relative_to: list[int] = Field(
-        default_factory=list,
-        description="indices of the state that hold the tool's x, y(, z), m; encoders may add "
-        "tool-relative coordinates",
-        max_length=3,
-    )
-
-
-class Observation(StrictModel):
-    """What the policy sees."""
-
-    proprioception: list[ProprioceptionField] = Field(min_length=1)
-    cloud: CloudSpec
-    max_skew_s: Positive = Field(
-        0.05, description="largest age of a proprioceptive sample against its cloud, s"
-    )
-
-    @property
-    def state_dim(self) -> int:
-        """Length of the proprioceptive state of one frame."""
-        return sum(len(part.names) for part in self.proprioception)
-
-
-class Camera(StrictModel):
-    """A depth camera: where it is and which part of its view is used."""
-
-    depth: Name
-    camera_info: Name
-    frame: str = "camera_depth_optical_frame"
-    position: Vector3 = Field(description="of the optical frame in the base frame, m")
-    quaternion_xyzw: Annotated[list[float], Field(min_length=4, max_length=4)]
-    depth_scale: Positive = Field(0.001, description="metres per unit of an integer depth image")
-    depth_range: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(
-        default=[0.1, 3.0], description="valid depths, m"
-    )
-    crop_low: Vector3 = Field(description="crop box in the base frame, m")
-    crop_high: Vector3
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Camera:
-        if any(low >= high for low, high in zip(self.crop_low, self.crop_high, strict=True)):
-            raise ValueError("the crop box is empty: each crop_low must be below its crop_high")
-        if not 0.0 <= self.depth_range[0] < self.depth_range[1]:
-            raise ValueError("depth_range must be [near, far] with 0 <= near < far")
-        if abs(sum(q * q for q in self.quaternion_xyzw) - 1.0) > 1e-3:
-            raise ValueError("quaternion_xyzw must have unit length")
-        return self
-
-
-class ActionSpace(StrictModel):
-    """What an action means and where commands go.
-
-    ``delta_*`` spaces add the action to the last commanded target; the others are the target.
-    """
-
-    space: Literal["tool_position", "delta_tool_position", "joint_position", "delta_joint_position"]
-    names: list[str] = Field(min_length=1, description="axes (x, y, z) or joint names")
-    low: list[float] = Field(description="smallest action, m or rad (per step for deltas)")
-    high: list[float]
-    command: Topic
-    command_type: Literal["geometry_msgs/msg/PoseStamped", "std_msgs/msg/Float64MultiArray"]
-    feedback: Name = Field(description="stream that measures the commanded coordinates")
-    fixed_position: dict[str, float] = Field(
-        default_factory=dict, description="Cartesian axes that are not commanded, m"
-    )
-
-    @property
-    def dim(self) -> int:
-        """Number of values in one action (d)."""
-        return len(self.names)
-
-    @property
-    def is_delta(self) -> bool:
-        """Whether actions are added to the last target."""
-        return self.space.startswith("delta_")
-
-    @property
-    def is_cartesian(self) -> bool:
-        """Whether actions move the tool in the base frame (else joints)."""
-        return self.space.endswith("tool_position")
-
-    @model_validator(mode="after")
-    def _shapes(self) -> ActionSpace:
-        if not len(self.low) == len(self.high) == len(self.names):
-            raise ValueError("names, low and high must have the same length")
-        if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
-            raise ValueError("each low must be below its high")
-        if self.is_cartesian and (
-            set(self.names) - {"x", "y", "z"} or len(set(self.names)) < len(self.names)
-        ):
-            raise ValueError("names of a Cartesian action are of x, y, z")
-        return self
 
 
 class Control(StrictModel):
@@ -173,13 +38,19 @@ class Control(StrictModel):
 
 
 class Limits(StrictModel):
-    """What the command gateway never exceeds, in the coordinates of the action (m or rad)."""
+    """What the command gateway never exceeds, in the coordinates of the action (m or rad, s)."""
 
     position_low: list[float]
     position_high: list[float]
     velocity: list[Positive]
     acceleration: list[Positive]
+    jerk: list[Positive]
     max_tracking_error: Positive = Field(description="target minus feedback that stops motion")
+
+    @property
+    def jerk_free_s(self) -> float:
+        """In control periods of this length or longer the jerk limit changes no motion, s."""
+        return max(2.0 * a / j for a, j in zip(self.acceleration, self.jerk, strict=True))
 
 
 class Safety(StrictModel):
@@ -190,6 +61,14 @@ class Safety(StrictModel):
         default=0.5, description="life of a chunk past its last action, s"
     )
     observation_timeout_s: Positive = 0.3
+    deadman: Literal["off", "hold", "stop"] = Field(
+        default="off",
+        description="whether a person must hold the dead-man switch (/rl100/deadman) for any "
+        "motion, and what its release does; not part of the hash, as is deadman_timeout_s",
+    )
+    deadman_timeout_s: Positive = Field(
+        default=0.2, description="silence of the dead-man switch that counts as its release, s"
+    )
 
 
 class Latency(StrictModel):
@@ -227,9 +106,14 @@ class Task(StrictModel):
     control: Control
     streams: dict[Name, Stream]
     observation: Observation
-    camera: Camera
+    cameras: dict[Name, Camera] = Field(
+        default_factory=dict, description="the cloud is made from all of them, in this order"
+    )
     action: ActionSpace
     limits: Limits
+    robot: Robot | None = Field(
+        None, description="None: targets are not checked by kinematics; not part of the hash"
+    )
     safety: Safety = Field(default_factory=lambda: Safety())
     latency: Latency = Latency()
     reward: Reward = Reward()
@@ -238,7 +122,13 @@ class Task(StrictModel):
     @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) over the canonical JSON of the contract."""
-        data = self.model_dump(mode="json", exclude={"description"})
+        # How targets are checked does not change what was recorded or learned.
+        data = self._data({"description", "robot"})
+        for key in ("deadman", "deadman_timeout_s"):
+            del data["safety"][key]
+        if self.limits.jerk_free_s <= 1.0 / self.control.rate_hz:
+            # The same motion as before there was this limit, so the same task.
+            del data["limits"]["jerk"]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -251,9 +141,44 @@ class Task(StrictModel):
         """Name of the stream that holds the executed actions."""
         return next(n for n, s in self.streams.items() if s.role is Role.ACTION)
 
+    @property
+    def cloud(self) -> CloudSpec:
+        """The cloud that is made of the cameras' images.
+
+        Raises:
+            ContractError: the task observes no cloud.
+        """
+        if self.observation.cloud is None:
+            raise ContractError(
+                f"task '{self.name}' observes no point cloud, so there is nothing for perception "
+                "to do: leave it out"
+            )
+        return self.observation.cloud
+
     def to_yaml(self) -> str:
         """The task as YAML text that loads to an equal task."""
-        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+        return str(yaml.safe_dump(self._data(set()), sort_keys=False))
+
+    def _data(self, exclude: set[str]) -> dict[str, Any]:
+        """All values but ``exclude``; a key that came later counts only where it is used."""
+        data = self.model_dump(mode="json", exclude=exclude)
+        if self.robot is None:
+            data.pop("robot", None)
+        if self.action.quaternion_xyzw is None:
+            del data["action"]["quaternion_xyzw"]
+        if self.observation.image is None:
+            del data["observation"]["image"]
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_single_camera(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "camera" in data:
+            raise ValueError(
+                "camera has become cameras, a mapping: write cameras: {front: {...}} and move "
+                "crop_low and crop_high to observation.cloud.crop: {low: ..., high: ...}"
+            )
+        return data
 
     def _check_stream(self, key: str, name: str, role: Role) -> None:
         stream = self.streams.get(name)
@@ -264,29 +189,79 @@ class Task(StrictModel):
                 f"{key}: stream '{name}' has role {stream.role.value}, not {role.value}"
             )
 
+    def _check_type(self, key: str, name: str, cartesian: bool) -> None:
+        wanted, found = POSE_STAMPED if cartesian else JOINT_STATE, self.streams[name].type
+        if found != wanted:
+            raise ValueError(f"{key}: stream '{name}' has type {found}, not {wanted}")
+
     @model_validator(mode="after")
     def _consistent(self) -> Task:
         for part in self.observation.proprioception:
             self._check_stream("observation.proprioception", part.stream, Role.PROPRIOCEPTION)
-        self._check_stream("observation.cloud.stream", self.observation.cloud.stream, Role.CLOUD)
-        self._check_stream("camera.depth", self.camera.depth, Role.DEPTH)
-        self._check_stream("camera.camera_info", self.camera.camera_info, Role.CAMERA_INFO)
+            part.check_against(self.streams[part.stream].type)
+        self._check_views()
         self._check_stream("action.feedback", self.action.feedback, Role.PROPRIOCEPTION)
+        self._check_type("action.feedback", self.action.feedback, self.action.is_cartesian)
+        if self.robot is not None:
+            key = "robot.joint_states"
+            self._check_stream(key, self.robot.joint_states, Role.PROPRIOCEPTION)
+            self._check_type(key, self.robot.joint_states, False)
         if sum(stream.role is Role.ACTION for stream in self.streams.values()) != 1:
             raise ValueError("streams must have exactly one stream with role action")
         topics = [stream.topic for stream in self.streams.values()]
         if len(set(topics)) != len(topics):
             raise ValueError("streams: two streams have the same topic")
         dim = self.action.dim
-        for key in ("position_low", "position_high", "velocity", "acceleration"):
+        for key in ("position_low", "position_high", "velocity", "acceleration", "jerk"):
             if len(getattr(self.limits, key)) != dim:
                 raise ValueError(f"limits.{key} needs {dim} values, one for each of action.names")
         pairs = zip(self.limits.position_low, self.limits.position_high, strict=True)
         if any(low >= high for low, high in pairs):
             raise ValueError("limits: each position_low must be below its position_high")
-        if any(not 0 <= i < self.observation.state_dim for i in self.observation.cloud.relative_to):
-            raise ValueError("observation.cloud.relative_to has an index outside the state")
+        self.action.check_turns(self.limits.position_low, self.limits.position_high)
         return self
+
+    def _check_views(self) -> None:
+        cloud, image = self.observation.cloud, self.observation.image
+        if cloud is not None:
+            self._check_stream("observation.cloud.stream", cloud.stream, Role.CLOUD)
+            if any(not 0 <= i < self.observation.state_dim for i in cloud.relative_to):
+                raise ValueError("observation.cloud.relative_to has an index outside the state")
+            if not self.cameras:
+                raise ValueError("cameras is missing: observation.cloud is made of their images")
+        if image is not None:
+            self._check_stream("observation.image.stream", image.stream, Role.IMAGE)
+            self._check_image("observation.image", image.stream)
+        for name, camera in self.cameras.items():
+            self._check_camera(f"cameras.{name}", camera)
+        sources = [camera.source for camera in self.cameras.values()]
+        if len(set(sources)) < len(sources):
+            raise ValueError("cameras: two cameras have the same images")
+
+    def _check_camera(self, key: str, camera: Camera) -> None:
+        cloud = self.observation.cloud
+        if camera.depth is not None and camera.camera_info is not None:
+            self._check_stream(f"{key}.depth", camera.depth, Role.DEPTH)
+            self._check_stream(f"{key}.camera_info", camera.camera_info, Role.CAMERA_INFO)
+        if camera.points is not None:
+            self._check_stream(f"{key}.points", camera.points, Role.CLOUD)
+            if cloud is not None and camera.points == cloud.stream:
+                raise ValueError(
+                    f"{key}.points is the cloud that perception publishes: name the stream of the "
+                    "camera's own cloud"
+                )
+        if camera.color is not None:
+            self._check_stream(f"{key}.color", camera.color, Role.IMAGE)
+            self._check_image(f"{key}.color", camera.color)
+        elif cloud is not None and cloud.color and camera.points is None:
+            raise ValueError(f"{key}: observation.cloud.color needs the camera's stream color")
+        if camera.tool_pose is not None:
+            self._check_stream(f"{key}.tool_pose", camera.tool_pose, Role.PROPRIOCEPTION)
+            self._check_type(f"{key}.tool_pose", camera.tool_pose, True)
+
+    def _check_image(self, key: str, name: str) -> None:
+        if self.streams[name].type not in IMAGE_TYPES:
+            raise ValueError(f"{key}: stream '{name}' must be of type {' or '.join(IMAGE_TYPES)}")
 
 
 def _task_folder() -> Path:
@@ -299,19 +274,30 @@ def builtin_tasks() -> list[str]:
     return sorted(Path(name).stem for name in names if name.endswith(".yaml"))
 
 
-def load_task(name_or_path: str | Path) -> Task:
-    """Load a task by the name of a built-in one or the path of a YAML file.
-
-    Raises:
-        ContractError: one sentence that names the file and the key.
-    """
+def _task_file(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")) or "/" in text:
-        return load_yaml_model(Task, Path(text))
+        return Path(text)
     if text not in builtin_tasks():
         known = ", ".join(builtin_tasks())
         raise ContractError(
             f"task '{text}' is unknown: give one of the built-in tasks ({known}) "
             "or the path of a task file that ends in .yaml"
         )
-    return load_yaml_model(Task, _task_folder() / f"{text}.yaml")
+    return _task_folder() / f"{text}.yaml"
+
+
+def task_folder(name_or_path: str | Path) -> Path:
+    """The folder of a task file, to which its paths are relative; raises ContractError."""
+    return _task_file(name_or_path).absolute().parent
+
+
+def load_task(name_or_path: str | Path) -> Task:
+    """Load a task by the name of a built-in one or the path of a YAML file.
+
+    Raises:
+        ContractError: one sentence that names the file and the key.
+    """
+    path = _task_file(name_or_path)
+    data = resolve_calibrations(read_yaml(path), path.parent, str(path))
+    return parse_model(Task, data, str(path))

@@ -45,6 +45,10 @@ def test_hash_follows_limits_but_not_the_description(tmp_path: Path) -> None:
     task = load_task("push")
     limits = load_task(_write(tmp_path, lambda d: d["limits"].update(velocity=[0.1, 0.1])))
     assert limits.hash != task.hash
+    # A jerk limit counts only where it changes the motion: here from 1200 m/s^3 down.
+    loose = load_task(_write(tmp_path, lambda d: d["limits"].update(jerk=[1200.0, 9e9])))
+    tight = load_task(_write(tmp_path, lambda d: d["limits"].update(jerk=[1199.0, 9e9])))
+    assert loose.hash == task.hash != tight.hash
     described = load_task(_write(tmp_path, lambda d: d.update(description="other words")))
     assert described.hash == task.hash
 
@@ -60,15 +64,54 @@ def test_hash_follows_limits_but_not_the_description(tmp_path: Path) -> None:
         (lambda d: d["control"].pop("rate_hz"), ["control.rate_hz", "missing"]),
         (lambda d: d["limits"].update(velocity=[1.0]), ["limits.velocity needs 2 values"]),
         (lambda d: d["limits"].update(velocity=[1.0, float("nan")]), ["limits.velocity"]),
-        (lambda d: d["camera"].update(crop_low=[1.0, 1.0, 1.0]), ["crop box is empty"]),
-        (lambda d: d["camera"].update(depth="points"), ["camera.depth", "role cloud"]),
+        (
+            lambda d: d["observation"]["cloud"]["crop"].update(low=[1.0, 1.0, 1.0]),
+            ["observation.cloud.crop", "crop box is empty"],
+        ),
+        (
+            lambda d: d["cameras"]["table"].update(depth="points"),
+            ["cameras.table.depth", "role cloud"],
+        ),
+        (lambda d: d.update(camera=d.pop("cameras")["table"]), ["write cameras: {front: {...}}"]),
+        (lambda d: d.update(cameras={}), ["cameras is missing"]),
+        (lambda d: d["cameras"]["table"].pop("camera_info"), ["camera_info belong together"]),
+        (lambda d: d["cameras"]["table"].update(mount="tool"), ["needs tool_pose"]),
+        (
+            lambda d: d["cameras"]["table"].update(mount="tool", tool_pose="joint_states"),
+            ["cameras.table.tool_pose", "not geometry_msgs/msg/PoseStamped"],
+        ),
+        (lambda d: d["cameras"].update(two=d["cameras"]["table"]), ["have the same images"]),
+        (
+            lambda d: d["cameras"].update(
+                table={
+                    **d["cameras"]["table"],
+                    "depth": None,
+                    "camera_info": None,
+                    "points": "points",
+                }
+            ),
+            ["cameras.table.points is the cloud that perception publishes"],
+        ),
+        (
+            lambda d: d["observation"]["cloud"].update(color=True),
+            ["needs the camera's stream color"],
+        ),
+        (
+            lambda d: d["observation"]["cloud"].update(max_candidates=300, num_points=301),
+            ["max_candidates must not be below num_points"],
+        ),
         (lambda d: d["action"].update(feedback="nothing"), ["action.feedback", "'nothing'"]),
-        (lambda d: d["action"].update(names=["x", "q"]), ["names of a Cartesian action"]),
+        (
+            lambda d: d["action"].update(names=["x", "q"]),
+            ["names of delta_tool_position"],
+        ),
         (lambda d: d["streams"]["depth"].update(topic="no slash"), ["streams.depth.topic"]),
         (
             lambda d: d["streams"]["depth"].update(topic="/rl100/points"),
             ["two streams have the same topic"],
         ),
+        (lambda d: d["limits"].update(jerk=[9.0]), ["limits.jerk needs 2 values"]),
+        (lambda d: d["limits"].pop("jerk"), ["limits.jerk", "missing"]),
         (lambda d: d.pop("limits"), ["limits", "missing"]),
     ],
 )
