@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.callback_groups import CallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -55,15 +56,31 @@ class AutostartLifecycleNode(LifecycleNode):
         return publisher
 
     def subscribe(
-        self, kind: Any, topic: str, callback: Callable[[Any], None], qos: QoSProfile | int
+        self,
+        kind: Any,
+        topic: str,
+        callback: Callable[[Any], None],
+        qos: QoSProfile | int,
+        *,
+        raw: bool = False,
     ) -> None:
-        """A subscription that lives until cleanup."""
-        subscription = self.create_subscription(kind, topic, callback, qos)
+        """A subscription that lives until cleanup; ``raw``: the callback gets serialized bytes."""
+        subscription = self.create_subscription(kind, topic, callback, qos, raw=raw)
         self._undo.append(lambda: self.destroy_subscription(subscription))
 
-    def serve(self, kind: Any, name: str, callback: Callable[[Any, Any], Any]) -> None:
-        """A service that lives until cleanup."""
-        service = self.create_service(kind, name, callback)
+    def serve(
+        self,
+        kind: Any,
+        name: str,
+        callback: Callable[[Any, Any], Any],
+        group: CallbackGroup | None = None,
+    ) -> None:
+        """A service that lives until cleanup.
+
+        A callback that awaits needs a ``group`` of its own: while it waits, nothing else in its
+        group runs.
+        """
+        service = self.create_service(kind, name, callback, callback_group=group)
         self._undo.append(lambda: self.destroy_service(service))
 
     def every(self, period_s: float, callback: Callable[[], None]) -> Timer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ from rclpy.node import Node
 
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task, load_task
+from rl100_node.realtime import RealtimeSettings
 
 ValueT = TypeVar("ValueT", bool, int, float, str)
 
@@ -102,4 +104,39 @@ def declare_lockstep(node: Node) -> bool:
     """Declare the parameter ``lockstep``."""
     return declare(
         node, "lockstep", False, "the simulated world waits for the command of each tick"
+    )
+
+
+def _declare_cpus(node: Node) -> tuple[int, ...]:
+    """Declare ``cpu_affinity``: a CPU, a list of them, or a text such as "2-3" or "0,2"."""
+    text = "CPUs that the control loop may run on: 2, [2, 3], '2-3' or '0,2'; empty: any"
+    descriptor = ParameterDescriptor(description=text, read_only=True, dynamic_typing=True)
+    value = node.declare_parameter("cpu_affinity", "", descriptor).value
+    single = isinstance(value, str | int | float) or value is None
+    parts = str(value).split(",") if single else [str(part) for part in value]
+    cpus: set[int] = set()
+    for part in (part.strip() for part in parts):
+        numbers = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", part)
+        if numbers:
+            cpus.update(range(int(numbers[1]), int(numbers[2] or numbers[1]) + 1))
+        elif part:
+            raise ContractError(
+                f"parameter cpu_affinity of {node.get_name()} is '{value}': give CPU numbers such "
+                "as 2, [2, 3] or '2-3'"
+            )
+    return tuple(sorted(cpus))
+
+
+def declare_realtime(node: Node) -> RealtimeSettings:
+    """Declare ``thread_priority``, ``cpu_affinity``, ``lock_memory`` and ``freeze_gc``.
+
+    Raises:
+        ContractError: a value has another type, is out of range or names no CPU.
+    """
+    priority = "SCHED_FIFO priority of the control loop; 0: normal scheduling"
+    return RealtimeSettings(
+        thread_priority=declare(node, "thread_priority", 0, priority, low=0, high=99),
+        cpu_affinity=_declare_cpus(node),
+        lock_memory=declare(node, "lock_memory", False, "keep the process in memory (mlockall)"),
+        freeze_gc=declare(node, "freeze_gc", False, "collect garbage between two ticks only"),
     )

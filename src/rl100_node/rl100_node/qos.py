@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from rl100_contracts.task import Stream
+from rl100_contracts.streams import Stream
 
 LOCKSTEP_DEPTH = 64
 

@@ -32,16 +32,18 @@ class _Stop:
     def __init__(self) -> None:
         self.requested = False
         self._running = False
-        self._wake: Callable[[], None] | None = None
+        self._wake: Callable[[], object] | None = None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
+        # `rl100 up` holds Ctrl-C back while Python starts and imports.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
     def _handle(self, number: int, _frame: object) -> None:
         self.requested = True
         if not self._running:
             raise SystemExit(0)
 
-    def watch(self, wake: Callable[[], None]) -> None:
+    def watch(self, wake: Callable[[], object]) -> None:
         """From now on a signal calls ``wake`` (in another thread) instead of exiting at once."""
         self._wake = wake
         self._reader, self._writer = socket.socketpair()
@@ -89,21 +91,24 @@ def _init_ros() -> Any:
     return rclpy
 
 
+def _nothing() -> None:
+    pass
+
+
 def _spin(rclpy: Any, factory: str | Callable[[], Node], stop: _Stop) -> None:
-    from rclpy.executors import SingleThreadedExecutor
+    from rl100_node.executors import call_soon, make_executor
 
     node: Any = None
     try:
         node = _load(factory)()
-        executor = SingleThreadedExecutor()
-        # The guard's callback does nothing: running it makes spin_once return.
-        guard = node.create_guard_condition(lambda: None)
-        stop.watch(guard.trigger)
+        executor = make_executor(awaits=getattr(node, "awaits", False))
+        executor.add_node(node)
+        # A task that does nothing: running it makes spin_once return.
+        stop.watch(lambda: call_soon(node, _nothing))
         if hasattr(node, "bring_up"):
             node.bring_up()
-        executor.add_node(node)
         while rclpy.ok() and not stop.requested:
-            executor.spin_once()
+            executor.spin_once(timeout_sec=1.0)
     finally:
         stop.ignore()
         if node is not None:
@@ -119,8 +124,9 @@ def run_node(factory: str | Callable[[], Node]) -> NoReturn:
         factory: a callable that makes the node, or ``"package.module:Class"``, which is imported
             after the signal handlers are in place.
 
-    A node may have ``bring_up()`` (called before spinning; may raise ContractError) and
-    ``shut_down()`` (called after spinning, always; publishing still works then).
+    A node whose callbacks await has an attribute ``awaits``, True. It may have ``bring_up()``
+    (called before spinning; may raise ContractError) and ``shut_down()`` (called after spinning,
+    always; publishing still works then).
     """
     stop = _Stop()
     try:

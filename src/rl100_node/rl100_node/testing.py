@@ -16,9 +16,22 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 
+from rl100_node.discovery import nodes_on_topic, wait_for_service, wait_until_known
 from rl100_node.qos import command_qos
 
 PATIENCE_S = 30.0
+
+
+class Talker:
+    """A publisher whose messages wait until both sides have found each other."""
+
+    def __init__(self, graph: Graph, publisher: Publisher) -> None:
+        self._graph, self._publisher = graph, publisher
+
+    def publish(self, message: Any) -> None:
+        """Publish, after the graph has settled."""
+        self._graph.settle()
+        self._publisher.publish(message)
 
 
 class Graph:
@@ -32,6 +45,7 @@ class Graph:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.processes: list[subprocess.Popen[str]] = []
+        self._new: set[str] = set()  # topics on which others may not know this node yet
 
     def __enter__(self) -> Graph:
         return self
@@ -61,17 +75,36 @@ class Graph:
         self.processes.append(process)
         return process
 
-    def publisher(self, kind: Any, topic: str, qos: QoSProfile | None = None) -> Publisher:
+    def settle(self) -> None:
+        """Handle messages until the others on this node's new topics know it."""
+        self.introduce(*self._new)
+        self._new.clear()
+
+    def introduce(self, *topics: str) -> None:
+        """Handle messages until the others that are on some topics now know this node."""
+        names: set[str] = set()
+        for topic in topics:
+            self.wait(lambda: bool(nodes_on_topic(self.node, topic)), f"a node on {topic}")  # noqa: B023
+            names |= nodes_on_topic(self.node, topic)
+        silent = wait_until_known(self.node, names, self._spin_once, PATIENCE_S)
+        assert not silent, f"{min(silent)} does not answer"
+
+    def _spin_once(self, seconds: float) -> None:
+        self.executor.spin_once(timeout_sec=seconds)
+
+    def publisher(self, kind: Any, topic: str, qos: QoSProfile | None = None) -> Talker:
         """A publisher that has found its first subscriber."""
         publisher = self.node.create_publisher(kind, topic, qos or command_qos())
         self.wait(lambda: publisher.get_subscription_count() > 0, f"a subscriber of {topic}")
-        return publisher
+        self._new.add(topic)
+        return Talker(self, publisher)
 
     def record(self, kind: Any, topic: str, qos: QoSProfile | None = None) -> list[Any]:
         """A list that grows with each message on a topic that has a publisher."""
         messages: list[Any] = []
         self.node.create_subscription(kind, topic, messages.append, qos or command_qos())
         self.wait(lambda: self.node.count_publishers(topic) > 0, f"a publisher of {topic}")
+        self._new.add(topic)
         return messages
 
     def spin(self, seconds: float) -> None:
@@ -90,7 +123,8 @@ class Graph:
     def call(self, kind: Any, name: str, **request: object) -> Any:
         """Call a service and give its response."""
         client = self.node.create_client(kind, name)
-        self.wait(client.service_is_ready, f"the service {name}")
+        found = wait_for_service(self.node, client, self._spin_once, PATIENCE_S)
+        assert found, f"waited in vain for the service {name}"
         future = client.call_async(kind.Request(**request))
         self.wait(future.done, f"the answer of {name}")
         self.node.destroy_client(client)

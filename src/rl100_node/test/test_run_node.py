@@ -96,6 +96,22 @@ def test_a_signal_ends_a_spinning_node_cleanly(start, number: signal.Signals) ->
     assert "Traceback" not in err
 
 
+def test_ctrl_c_that_was_held_back_while_python_started_ends_the_node() -> None:
+    def interrupted() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # as `rl100 up` does it
+        os.kill(os.getpid(), signal.SIGINT)
+
+    code = "from rl100_node import run_node; run_node('never_imported:Node')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=interrupted,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_a_whole_number_is_a_good_value_of_a_float(start) -> None:
     process = start("number:=5")
     assert process.stdout.readline() == "started 5.0\n"
