@@ -1,29 +1,39 @@
-"""The command gateway as a ROS node: a lifecycle shell around Gateway."""
+"""The command gateway as a ROS node: a lifecycle shell around Gateway.
+
+In real time a thread of its own ticks on absolute deadlines, and the executor's thread takes
+messages; ``_lock`` is between them. The grid of the deadlines moves slowly to where ticks come
+right after the policy's chunks. A stop is sent by the thread that hears of it, at once.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from geometry_msgs.msg import PoseStamped
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
 
 from rl100_contracts.chunks import chunk_from_message
-from rl100_contracts.decode import decode_feedback, message_stamp_ns, peek_stamp_ns, split_ns
+from rl100_contracts.decode import decode_feedback, decode_joints, message_stamp_ns, peek_stamp_ns
 from rl100_contracts.errors import ContractError
-from rl100_control.gateway import Gateway, Mode, Tick
+from rl100_contracts.task import task_folder
+from rl100_control.arrivals import Arrivals
+from rl100_control.gateway import Gateway
+from rl100_control.kinematics import TargetCheck
+from rl100_control.outgoing import COMMANDS, executed_message
+from rl100_control.status import StatusReporter
+from rl100_control.tick import MODES, Mode
 from rl100_msgs.msg import ActionChunk, EpisodeEvent, ExecutedAction, GatewayStatus, RewardEvent
 from rl100_msgs.srv import SetMode
-from rl100_node.diagnostics import OK, WARN, Diagnostics
 from rl100_node.lifecycle import AutostartLifecycleNode
 from rl100_node.messages import message_class
-from rl100_node.parameters import declare, declare_lockstep, declare_task
+from rl100_node.parameters import declare, declare_lockstep, declare_realtime, declare_task
 from rl100_node.qos import command_qos, episode_qos, latched_qos, qos_for
+from rl100_node.realtime import DeadlineLoop, LoopFigures
 
-MODES = {mode.name.lower(): mode for mode in Mode}
 STATUS_PERIOD_S = 0.5
-PROBLEM_SHOWN_S = 2.0
 
 
 class GatewayNode(AutostartLifecycleNode):
@@ -33,68 +43,109 @@ class GatewayNode(AutostartLifecycleNode):
         super().__init__("rl100_gateway")
         self._task = declare_task(self)
         self._lockstep = declare_lockstep(self)
-        mode = declare(
-            self, "mode", "idle", "who may move the robot at the start", choices=tuple(MODES)
-        )
+        text = "who may move the robot at the start"
+        mode = declare(self, "mode", "idle", text, choices=tuple(MODES))
+        text = "an operator arms the policy before it moves the robot (not in lockstep)"
+        arming = declare(self, "arming", True, text)
+        text = "a take-over ends after so long without an action of the operator, s; 0: by set_mode"
+        release_s = declare(self, "takeover_release_s", 0.0, text, low=0.0, high=60.0)
         self._patience_s = declare(
             self, "lockstep_timeout_s", 5.0, "lockstep: hold after so long, s", low=0.1, high=600.0
         )
-        self._gateway = Gateway(self._task, MODES[mode], lockstep=self._lockstep)
+        self._realtime = declare_realtime(self)
+        self._kinematics: TargetCheck | None = None
+        if self._task.robot is not None:
+            folder = task_folder(self.get_parameter("task").value)
+            self._kinematics = TargetCheck(self._task, folder, self._now_ns)
+        self._gateway = Gateway(
+            self._task,
+            MODES[mode],
+            lockstep=self._lockstep,
+            arming=arming,
+            release_s=release_s,
+            checks=[self._kinematics] if self._kinematics else [],
+        )
+        self._arrivals = Arrivals(self._task.control.period_ns)
+        self._lock = threading.RLock()
+        self._loop: DeadlineLoop | None = None
+        self._failure: BaseException | None = None
         self._feedback_ns = 0
-        self._cloud_ns = 0
+        self._frame_ns = 0
         self._pending: tuple[int, float] | None = None  # tick that waits for a chunk, and since
-        self._holding, self._reason = True, "no feedback yet"
-        self._refusal, self._refused_until = "", 0.0
-        self._rate_from, self._rate_hz = (time.monotonic(), 0), 0.0
 
     def setup(self) -> None:
-        """Make publishers, subscriptions, the service and the timers."""
+        """Make publishers, subscriptions, the services and the timers."""
         task = self._task
-        self._diagnostics = Diagnostics(self)
-        self.on_cleanup_do(self._diagnostics.destroy)
         kind = message_class(task.action.command_type)
+        self._command_of = COMMANDS[task.action.command_type]
         self._commands = self.advertise(kind, task.action.command, command_qos())
-        self._pose = self._pose_template()
         executed = task.streams[task.action_stream]
         self._executed = self.advertise(ExecutedAction, executed.topic, command_qos())
-        self._status = self.advertise(GatewayStatus, "/rl100/gateway_status", latched_qos())
-        feedback = task.streams[task.action.feedback]
-        qos = qos_for(feedback, self._lockstep)
-        self.subscribe(message_class(feedback.type), feedback.topic, self._on_feedback, qos)
+        status = self.advertise(GatewayStatus, "/rl100/gateway_status", latched_qos())
+        kinematics = self._kinematics.describe() if self._kinematics else None
+        self._status = StatusReporter(
+            self,
+            self._gateway,
+            status,
+            task.action.command,
+            self._figures,
+            kinematics or "none: the task has no key robot",
+        )
+        self.on_cleanup_do(self._status.diagnostics.destroy)
+        self._listen(task.action.feedback, self._on_feedback)
+        if task.robot is not None:
+            self._listen(task.robot.joint_states, self._on_joints)
         for topic, teleop in (("/rl100/action_chunk", False), ("/rl100/teleop_chunk", True)):
             self.subscribe(ActionChunk, topic, self._chunk_taker(teleop), command_qos())
         self.subscribe(EpisodeEvent, "/rl100/episode", self._on_episode, episode_qos())
         self.subscribe(RewardEvent, "/rl100/reward", self._on_reward, command_qos())
+        if task.safety.deadman != "off":
+            self.subscribe(Bool, "/rl100/deadman", self._on_deadman, command_qos())
         self.serve(SetMode, "/rl100_gateway/set_mode", self._on_set_mode)
+        self.serve(Trigger, "/rl100_gateway/arm", self._on_arm)
         self.every(STATUS_PERIOD_S, self._on_status_timer)
         if self._lockstep:
-            self._follow_clouds()
+            self._follow_frames()
             self.every(min(self._patience_s / 4, 0.5), self._on_patience)
-        else:
-            self.every(task.control.period_ns * 1e-9, self._on_timer)
 
     def start(self) -> None:
         """Begin to tick."""
-        self._publish_status()
+        self._gateway.disarm()
+        if not self._lockstep:
+            self._loop = DeadlineLoop(
+                self._on_deadline,
+                self._task.control.period_ns,
+                settings=self._realtime,
+                name="gateway",
+                on_failure=self._on_failure,
+            )
+            for refusal in self._loop.start():
+                self.get_logger().warning(refusal)
+        self._status.publish()
 
     def halt(self) -> None:
         """Send nothing more; the robot's own command time-out holds it."""
+        figures = self._figures()
+        if self._loop is not None:
+            self._loop.stop()
+            self._loop = None
         self._pending = None
+        if self._status.report.ticks:
+            self.get_logger().info(self._status.report.text(figures))
 
-    def _pose_template(self) -> PoseStamped:
-        pose = PoseStamped()
-        pose.header.frame_id = self._task.base_frame
-        pose.pose.orientation.w = 1.0
-        for axis, value in self._task.action.fixed_position.items():
-            setattr(pose.pose.position, axis, value)
-        return pose
+    def _figures(self) -> LoopFigures | None:
+        return None if self._loop is None else self._loop.figures()
 
-    def _follow_clouds(self) -> None:
-        """Lockstep: no tick ends before its cloud is there, or perception would fall behind."""
-        stream = self._task.streams[self._task.observation.cloud.stream]
+    def _on_failure(self, error: BaseException) -> None:
+        self._failure = error  # the status timer ends the process with it
+
+    def _follow_frames(self) -> None:
+        """Lockstep: no tick ends before its cloud (or image) is there, or perception would fall
+        behind."""
+        stream = self._task.streams[self._task.observation.frame_stream]
         qos, kind = qos_for(stream, True), message_class(stream.type)
-        # Raw: only the stamp matters, and unpacking each cloud would cost more than the tick.
-        subscription = self.create_subscription(kind, stream.topic, self._on_cloud, qos, raw=True)
+        # Raw: only the stamp matters, and unpacking each frame would cost more than the tick.
+        subscription = self.create_subscription(kind, stream.topic, self._on_frame, qos, raw=True)
         self.on_cleanup_do(lambda: self.destroy_subscription(subscription))
 
     # --- inputs
@@ -102,53 +153,84 @@ class GatewayNode(AutostartLifecycleNode):
     def _now_ns(self) -> int:
         return self._feedback_ns if self._lockstep else self.get_clock().now().nanoseconds
 
-    def _on_feedback(self, msg: Any) -> None:
-        stamp_ns = message_stamp_ns(msg)
+    def _listen(self, name: str, take: Callable[[Any], None]) -> None:
+        """Subscribe to a stream of the task."""
+        stream = self._task.streams[name]
+        qos = qos_for(stream, self._lockstep)
+        self.subscribe(message_class(stream.type), stream.topic, take, qos)
+
+    def _ask(self, action: Callable[[], str]) -> bool:
+        """Do ``action`` under the lock; a refusal is noted. Returns whether it was accepted."""
         try:
-            problem = self._gateway.on_feedback(stamp_ns, decode_feedback(self._task, msg))
+            with self._lock:
+                problem = action()
         except ContractError as error:
             problem = str(error)
         if problem:
-            self._note(problem)
+            self._status.note(problem)
+        return not problem
+
+    def _on_feedback(self, msg: Any) -> None:
+        stamp_ns = message_stamp_ns(msg)
+        if not self._ask(
+            lambda: self._gateway.on_feedback(stamp_ns, decode_feedback(self._task, msg))
+        ):
             return
         self._feedback_ns = stamp_ns
         if self._lockstep and self.active:
             self._pending = (stamp_ns, time.monotonic())
             self._try_pending()
 
-    def _on_cloud(self, data: bytes) -> None:
-        self._cloud_ns = max(self._cloud_ns, peek_stamp_ns(data))
+    def _on_joints(self, msg: Any) -> None:
+        def take() -> str:
+            assert self._kinematics is not None
+            self._kinematics.on_joints(message_stamp_ns(msg), decode_joints(self._task, msg))
+            return ""
+
+        if self._ask(take):
+            self._try_pending()
+
+    def _on_frame(self, data: bytes) -> None:
+        self._frame_ns = max(self._frame_ns, peek_stamp_ns(data))
         self._try_pending()
 
     def _chunk_taker(self, teleop: bool) -> Callable[[ActionChunk], None]:
         def take(msg: ActionChunk) -> None:
-            try:
-                chunk = chunk_from_message(msg, self._task)
-                refusal = self._gateway.on_chunk(chunk, self._now_ns(), teleop=teleop)
-            except ContractError as error:
-                refusal = str(error)
-            if refusal:
-                self._note(refusal)
+            arrival_ns = time.monotonic_ns()
+            taken = self._ask(
+                lambda: self._gateway.on_chunk(
+                    chunk_from_message(msg, self._task), self._now_ns(), teleop=teleop
+                )
+            )
+            if taken and not teleop and self._loop is not None:
+                point_ns = self._arrivals.add(arrival_ns)
+                if point_ns is not None:
+                    self._loop.align(point_ns)
             self._try_pending()
 
         return take
-
-    def _note(self, problem: str) -> None:
-        """Keep a refusal for the diagnostics; the timer reports it, so that a flood is thinned."""
-        self._refusal, self._refused_until = problem, time.monotonic() + PROBLEM_SHOWN_S
 
     def _on_episode(self, msg: EpisodeEvent) -> None:
         # In lockstep the stamps alone separate the episodes: an event that is late must not
         # forget the first chunk of the episode that has begun.
         if msg.event == EpisodeEvent.STARTED and not self._lockstep:
-            self._gateway.new_episode()
+            with self._lock:
+                self._gateway.new_episode()
+
+    # --- what a person asks for
 
     def _on_reward(self, msg: RewardEvent) -> None:
         if msg.kind == RewardEvent.STOP:
-            self._gateway.stop(f"'{msg.labeller or 'an operator'}' pressed stop")
-            self._diagnostics.report(WARN, "stopped: an operator has to clear it")
-            self._publish_status()
-            self._try_pending()
+            with self._lock:
+                self._gateway.stop(f"'{msg.labeller or 'an operator'}' pressed stop")
+                self._act_at_once()
+            self._status.tell()
+
+    def _on_deadman(self, msg: Bool) -> None:
+        with self._lock:
+            self._gateway.on_deadman(bool(msg.data))
+            if not msg.data and not self._status.holding:
+                self._act_at_once()
 
     def _on_set_mode(
         self, request: SetMode.Request, response: SetMode.Response
@@ -156,35 +238,56 @@ class GatewayNode(AutostartLifecycleNode):
         if request.mode not in list(Mode):
             response.message = f"mode {request.mode} is unknown: use ExecutedAction.MODE_*"
         else:
-            response.message = self._gateway.set_mode(
-                Mode(request.mode), clear_stop=request.clear_stop
-            )
+            with self._lock:
+                response.message = self._gateway.set_mode(
+                    Mode(request.mode), clear_stop=request.clear_stop
+                )
+                if self._gateway.mode in (Mode.STOPPED, Mode.IDLE):
+                    self._act_at_once()
         response.accepted = not response.message
         response.mode = int(self._gateway.mode)
-        self._publish_status()
+        self._status.tell()
         self._try_pending()
+        return response
+
+    def _on_arm(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self._lock:
+            response.message = self._gateway.arm()
+        response.success = not response.message
+        self._status.tell()
         return response
 
     # --- ticks
 
-    def _on_timer(self) -> None:
-        if self.active:
+    def _act_at_once(self) -> None:
+        """Between two ticks: what was just heard must not wait for the next one."""
+        if self._lockstep:
+            self._try_pending()
+        elif self.active:
             self._tick(self._now_ns())
+
+    def _on_deadline(self, wanted_ns: int) -> None:
+        """In the loop's thread; ``wanted_ns``: when the tick should have begun, steady time."""
+        with self._lock:
+            late_ns = time.monotonic_ns() - wanted_ns
+            self._tick(self._now_ns() - late_ns)  # plans are followed on the even grid
 
     def _try_pending(self) -> None:
         """Lockstep: do the waiting tick once it has everything it needs."""
         if self._pending is None or not self.active:
             return
         stamp_ns = self._pending[0]
-        if self._cloud_ns >= stamp_ns and self._gateway.can_tick(stamp_ns):
+        known = self._kinematics is None or self._kinematics.joints_ns >= stamp_ns
+        if known and self._frame_ns >= stamp_ns and self._gateway.can_tick(stamp_ns):
             self._tick(stamp_ns)
 
     def _on_patience(self) -> None:
         if self._pending is None or self._gateway.mode is Mode.IDLE or not self.active:
             return
         if time.monotonic() - self._pending[1] >= self._patience_s:
-            missing = "cloud" if self._cloud_ns < self._pending[0] else "chunk"
-            self._note(f"no {missing} came for the tick at {self._pending[0] * 1e-9:.3f} s")
+            frame = "image" if self._task.observation.cloud is None else "cloud"
+            missing = frame if self._frame_ns < self._pending[0] else "chunk"
+            self._status.note(f"no {missing} came for the tick at {self._pending[0] * 1e-9:.3f} s")
             self._tick(self._pending[0])
 
     def _tick(self, now_ns: int) -> None:
@@ -193,79 +296,11 @@ class GatewayNode(AutostartLifecycleNode):
         if tick is None:
             return
         if tick.send:
-            self._send(tick)
-        self._executed.publish(self._executed_message(tick))
-        if tick.hold != self._holding or (tick.hold and tick.reason != self._reason):
-            self._holding, self._reason = tick.hold, tick.reason if tick.hold else ""
-            self._publish_status()
-
-    def _send(self, tick: Tick) -> None:
-        action = self._task.action
-        if action.command_type == "geometry_msgs/msg/PoseStamped":
-            pose = self._pose
-            pose.header.stamp.sec, pose.header.stamp.nanosec = split_ns(tick.stamp_ns)
-            for axis, value in zip(action.names, tick.target.tolist(), strict=True):
-                setattr(pose.pose.position, axis, value)
-            self._commands.publish(pose)
-        else:
-            self._commands.publish(Float64MultiArray(data=tick.target.tolist()))
-
-    def _executed_message(self, tick: Tick) -> ExecutedAction:
-        msg = ExecutedAction(
-            mode=int(tick.mode),
-            hold=tick.hold,
-            limited=tick.limited,
-            action=tick.action.tolist(),
-            target=tick.target.tolist(),
-            feedback=tick.feedback.tolist(),
-            reason=tick.reason,
-        )
-        msg.header.stamp.sec, msg.header.stamp.nanosec = split_ns(tick.stamp_ns)
-        if self._task.action.is_cartesian:
-            msg.header.frame_id = self._task.base_frame
-        if tick.planned is not None:
-            chunk = tick.planned.chunk
-            msg.source, msg.policy_version = chunk.source, chunk.policy_version
-            msg.chunk_sequence, msg.chunk_index = chunk.sequence, tick.planned.index
-            msg.raw_action = tick.planned.action.tolist()
-        return msg
-
-    # --- status
+            self._commands.publish(self._command_of(self._task, tick))
+        self._executed.publish(executed_message(self._task, tick))
+        self._status.ticked(tick)
 
     def _on_status_timer(self) -> None:
-        now, (since, count) = time.monotonic(), self._rate_from
-        self._rate_hz = (self._gateway.ticks - count) / max(now - since, 1e-6)
-        self._rate_from = (now, self._gateway.ticks)
-        if self._gateway.mode is Mode.IDLE:
-            self._diagnostics.report(OK, "idle: set a mode to move the robot")
-        elif time.monotonic() < self._refused_until:
-            self._diagnostics.report(WARN, self._refusal)
-        elif self._holding:
-            self._diagnostics.report(WARN, f"holding: {self._reason}")
-        else:
-            self._diagnostics.report(OK, "running")
-        self._diagnostics.update(
-            {
-                "ticks": self._gateway.ticks,
-                "holds": self._gateway.holds,
-                "limited actions": self._gateway.limited,
-                "refused chunks": self._gateway.dropped_chunks,
-                "late actions": self._gateway.dropped_actions,
-            }
-        )
-        self._publish_status()
-
-    def _publish_status(self) -> None:
-        gateway = self._gateway
-        msg = GatewayStatus(
-            mode=int(gateway.mode),
-            holding=self._holding,
-            reason=self._reason,
-            ticks=gateway.ticks,
-            holds=gateway.holds,
-            limited=gateway.limited,
-            dropped_chunks=gateway.dropped_chunks,
-            rate_hz=self._rate_hz,
-        )
-        msg.header.stamp = self.get_clock().now().to_msg()
-        self._status.publish(msg)
+        if self._failure is not None:
+            raise self._failure
+        self._status.on_timer()

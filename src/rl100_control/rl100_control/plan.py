@@ -17,7 +17,10 @@ MAX_AHEAD_NS = 2 * NANOSECONDS
 
 @dataclass(frozen=True)
 class Planned:
-    """One action that is due at ``stamp_ns``; ``index`` is its place in ``chunk``."""
+    """One action that is due at ``stamp_ns``; ``index`` is its place in ``chunk``.
+
+    ``action`` is the one of the chunk, or (``blend``) a mean of it and the plan before.
+    """
 
     stamp_ns: int
     action: NDArray[np.float32]
@@ -30,13 +33,25 @@ class Plan:
 
     A newer chunk replaces what older ones planned from its first stamp on. Actions are handed out
     once, at the tick that is nearest to their stamp; those that are late are dropped.
+
+    Args:
+        period_ns: control period.
+        lock_phase: real time: a chunk's stamps need not fall on ticks. Once its first action is
+            executed the others follow tick by tick, whichever way the clocks round.
+        blend: where a newer chunk overlaps the plan, go over from one to the other evenly. For
+            absolute actions: their difference would be a jump. Steps (delta actions) cannot jump,
+            and a mean of two steps is neither publisher's.
     """
 
-    def __init__(self, period_ns: int) -> None:
+    def __init__(self, period_ns: int, *, lock_phase: bool = False, blend: bool = False) -> None:
         self._period_ns = period_ns
+        self._lock_phase = lock_phase
+        self._phase: tuple[Chunk | None, int] = (None, 0)
+        self._blend = blend
         self._planned: deque[Planned] = deque()
         self._last: Chunk | None = None
         self._not_until_ns = -1
+        self._rival_ns: int | None = None
         self.dropped_chunks = 0
         self.dropped_actions = 0
 
@@ -52,8 +67,17 @@ class Plan:
     def forget(self) -> None:
         """Forget the plan and the publisher: the clock of the stamps started again."""
         self._planned.clear()
-        self._last = None
+        self._last = self._rival_ns = None
         self._not_until_ns = -1
+
+    @property
+    def last(self) -> Chunk | None:
+        """The newest chunk that was taken over, or None."""
+        return self._last
+
+    def contested(self, now_ns: int) -> bool:
+        """Whether another publisher's chunk came within the last second."""
+        return self._rival_ns is not None and abs(now_ns - self._rival_ns) < NANOSECONDS
 
     def _refusal(self, chunk: Chunk, now_ns: int) -> str:
         where = f"chunk {chunk.sequence} of '{chunk.source}'"
@@ -67,11 +91,13 @@ class Plan:
         if chunk.observation_ns <= self._not_until_ns:
             return f"{where} was planned before the robot's feedback made a jump in time"
         last = self._last
-        if last is None:
+        if last is None or last.expires_ns < now_ns:
             return ""
-        if chunk.observation_ns <= last.observation_ns and last.expires_ns >= now_ns:
+        if chunk.observation_ns <= last.observation_ns:
             return f"{where} is not newer than chunk {last.sequence}"
-        if chunk.sequence <= last.sequence and last.expires_ns >= now_ns:
+        if chunk.sequence <= last.sequence:
+            # One publisher never counts back while it sees newer things.
+            self._rival_ns = now_ns
             return (
                 f"{where} came after chunk {last.sequence} of '{last.source}', which is still "
                 "valid: are two publishers running?"
@@ -88,12 +114,29 @@ class Plan:
         if refusal:
             self.dropped_chunks += 1
             return refusal
+        replaced: list[Planned] = []
         while self._planned and self._planned[-1].stamp_ns >= chunk.stamps_ns[0]:
-            self._planned.pop()
-        for index, (stamp, action) in enumerate(zip(chunk.stamps_ns, chunk.actions, strict=True)):
+            replaced.append(self._planned.pop())
+        actions = chunk.actions
+        if self._blend and replaced:
+            actions = self._blended(chunk, replaced[::-1], now_ns)
+        for index, (stamp, action) in enumerate(zip(chunk.stamps_ns, actions, strict=True)):
             self._planned.append(Planned(int(stamp), action, chunk, index))
         self._last = chunk
         return ""
+
+    def _blended(self, chunk: Chunk, replaced: list[Planned], now_ns: int) -> NDArray[np.float32]:
+        """Actions (n, d) of ``chunk`` that leave the replaced plan evenly, and end as they were."""
+        pairs = []
+        for index, stamp in enumerate(chunk.stamps_ns.tolist()):
+            old = min(replaced, key=lambda planned: abs(planned.stamp_ns - stamp))
+            if stamp >= now_ns and abs(old.stamp_ns - stamp) <= self._period_ns // 2:
+                pairs.append((index, old.action))
+        actions = chunk.actions.copy()
+        for place, (index, old_action) in enumerate(pairs, start=1):
+            weight = np.float32(place / (len(pairs) + 1))
+            actions[index] = old_action + weight * (actions[index] - old_action)
+        return actions
 
     def covers(self, stamp_ns: int) -> bool:
         """Whether an action is due at the tick ``stamp_ns``."""
@@ -103,13 +146,20 @@ class Plan:
     def due(self, now_ns: int) -> Planned | None:
         """The action of the tick at ``now_ns``, or None; earlier ones are dropped."""
         chosen: Planned | None = None
-        while self._planned and self._planned[0].stamp_ns <= now_ns + self._period_ns // 2:
+        while self._planned and self._time(self._planned[0]) <= now_ns + self._period_ns // 2:
             if chosen is not None:
                 self.dropped_actions += 1
             chosen = self._planned.popleft()
         if chosen is None:
             return None
-        if chosen.stamp_ns < now_ns - self._period_ns or chosen.chunk.expires_ns < now_ns:
+        if self._time(chosen) < now_ns - self._period_ns or chosen.chunk.expires_ns < now_ns:
             self.dropped_actions += 1
             return None
+        if self._lock_phase and chosen.chunk is not self._phase[0]:
+            self._phase = chosen.chunk, chosen.stamp_ns - now_ns
         return chosen
+
+    def _time(self, planned: Planned) -> int:
+        """When an action is due, in the phase of the ticks, ns."""
+        chunk, offset_ns = self._phase
+        return planned.stamp_ns - (offset_ns if planned.chunk is chunk else 0)

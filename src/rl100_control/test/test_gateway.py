@@ -13,49 +13,10 @@ from hypothesis import strategies as st
 
 from rl100_contracts.chunks import Chunk, check_chunk
 from rl100_contracts.errors import ContractError
-from rl100_contracts.task import Task, load_task
-from rl100_control.gateway import Gateway, Mode, Tick
-
-TASK = load_task("push")
-DT = TASK.control.period_ns
-T0 = 1_000_000_000
-HERE = np.zeros(2)
-
-
-def absolute_task() -> Task:
-    data = TASK.model_dump(mode="json")
-    data["action"] |= {"space": "tool_position", "low": [-0.4, -0.4], "high": [0.4, 0.4]}
-    return Task.model_validate(data)
-
-
-def chunk(
-    sequence: int = 1, start: int = T0, actions: Any = ((0.01, 0.0),), **fields: Any
-) -> Chunk:
-    values = np.asarray(actions, dtype=np.float32)
-    stamps = start + DT * np.arange(len(values), dtype=np.int64)
-    known = {"source": "policy", "policy_version": "v1", "observation_ns": start}
-    known["expires_ns"] = int(stamps[-1]) + 500_000_000
-    return Chunk(sequence=sequence, stamps_ns=stamps, actions=values, **(known | fields))
-
-
-def gateway(mode: Mode = Mode.POLICY, *, lockstep: bool = True, task: Task = TASK) -> Gateway:
-    made = Gateway(task, mode, lockstep=lockstep)
-    assert made.on_feedback(T0, HERE) == ""
-    return made
-
-
-def give(made: Gateway, plan: Chunk, now: int = T0, *, teleop: bool = False) -> str:
-    check_chunk(plan, TASK)
-    return made.on_chunk(plan, now, teleop=teleop)
-
-
-def follow(made: Gateway, now: int) -> Tick:
-    """One tick of a robot that reaches its target within the tick."""
-    tick = made.tick(now)
-    assert tick is not None
-    assert made.on_feedback(now + DT, tick.target) == ""
-    return tick
-
+from rl100_contracts.task import Task
+from rl100_control.gateway import Gateway
+from rl100_control.testing import DT, HERE, T0, TASK, absolute_task, chunk, follow, gateway, give
+from rl100_control.tick import Mode
 
 # --- nothing without feedback, nothing in idle
 
@@ -252,6 +213,13 @@ def test_a_stop_latches_until_it_is_cleared() -> None:
     assert not follow(made, T0 + 3 * DT).hold
 
 
+def test_the_reason_of_a_stop_stays_when_feedback_ends_too() -> None:
+    made = gateway(lockstep=False)
+    made.stop("'keyboard' pressed stop")
+    tick = made.tick(T0 + 1_000_000_000)
+    assert tick is not None and tick.hold and tick.reason == "'keyboard' pressed stop"
+
+
 def test_mode_stopped_latches_too() -> None:
     made = gateway()
     assert made.set_mode(Mode.STOPPED) == ""
@@ -329,6 +297,27 @@ def test_a_robot_far_outside_its_limits_gets_no_command() -> None:
     give(made, chunk())
     tick = made.tick(T0)
     assert tick is not None and tick.hold and not tick.send and "by hand" in tick.reason
+
+
+# --- checks from outside
+
+
+def test_a_target_that_a_check_refuses_is_a_hold_with_its_sentence() -> None:
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def check(target: np.ndarray, feedback: np.ndarray) -> str:
+        seen.append((target, feedback))
+        return "the elbow would touch the table" if target[0] > 0.015 else ""
+
+    made = Gateway(TASK, Mode.POLICY, lockstep=True, checks=[lambda *_: "", check])
+    made.on_feedback(T0, HERE)
+    give(made, chunk(actions=[[0.01, 0.0], [0.01, 0.0], [0.0, 0.01]]))
+    ticks = [follow(made, T0 + i * DT) for i in range(3)]
+    assert [tick.hold for tick in ticks] == [False, True, False]
+    assert ticks[1].reason == "the elbow would touch the table"
+    np.testing.assert_array_equal(ticks[1].target, ticks[0].target)
+    np.testing.assert_allclose(ticks[2].target, [0.01, 0.01], atol=1e-8)
+    np.testing.assert_array_equal(seen[1][1], ticks[0].target)
 
 
 # --- the invariant

@@ -51,7 +51,7 @@ def chunk(sequence: int, start_ns: int, actions: list[list[float]]) -> ActionChu
 
 
 def test_real_time_chunk_in_command_out_then_stale_feedback_and_stop_hold(graph: Graph) -> None:
-    process = graph.start("rl100_control.main", mode="policy")
+    process = graph.start("rl100_control.main", mode="policy", arming=False)
     feedback = graph.publisher(PoseStamped, "/tool_pose")
     chunks = graph.publisher(ActionChunk, "/rl100/action_chunk")
     rewards = graph.publisher(RewardEvent, "/rl100/reward")
