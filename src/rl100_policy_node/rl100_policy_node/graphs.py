@@ -1,17 +1,32 @@
-"""Loading a bundle's ONNX graphs so that nothing but the checked bytes can run."""
+"""Loading a bundle's ONNX graphs so that only checked bytes can run, and running them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 
 from rl100_contracts.errors import ContractError
+from rl100_policy_node.providers import Provider
 
 Shape = tuple[int | None, ...]
+Array = NDArray[Any]
+
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(uint8)": np.uint8,
+    "tensor(int64)": np.int64,
+}
+SMALL_BYTES = 1024
+
+
+class ProviderError(ContractError):
+    """The execution provider cannot run this graph; another one may."""
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -26,10 +41,18 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                     yield from _tensors(inner)
 
 
-def _refuse_external_data(path: Path, model: bytes) -> None:
-    """A tensor that is stored in another file would escape the bundle's checksums."""
+def read_model(path: Path) -> tuple[bytes, onnx.ModelProto]:
+    """Read an ONNX file all of whose tensors are inside it: its bytes, and the model.
+
+    Raises:
+        ContractError: unreadable, or a tensor is stored in another file: it would escape the
+            bundle's checksums.
+    """
     try:
-        proto = onnx.load_model_from_string(model)
+        data = path.read_bytes()
+        proto = onnx.load_model_from_string(data)
+    except OSError as error:
+        raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:
         raise ContractError(f"{path}: not a readable ONNX model ({type(error).__name__})") from None
     for tensor in _tensors(proto.graph):
@@ -38,22 +61,36 @@ def _refuse_external_data(path: Path, model: bytes) -> None:
                 f"{path}: tensor '{tensor.name}' is stored outside the file; export it again with "
                 "all weights inside"
             )
+    return data, proto
 
 
-def available_provider(provider: str) -> str:
-    """The ONNX Runtime provider to use; ``auto`` is the CPU.
+def split_model(path: Path, target: Path) -> None:
+    """Write a checked copy of a model with its weights in a file of their own.
+
+    ONNX Runtime holds Python's interpreter lock while it parses a model, a third of a second for
+    63 million weights inside it, but not while it maps weights from a file.
 
     Raises:
-        ContractError: it is not part of the installed ONNX Runtime.
+        ContractError: as ``read_model``.
     """
-    name = "CPUExecutionProvider" if provider == "auto" else provider
-    available = onnxruntime.get_available_providers()
-    if name not in available:
-        raise ContractError(
-            f"execution provider '{name}' is not available here: choose one of "
-            f"{', '.join(available)}"
-        )
-    return name
+    onnx.save_model(
+        read_model(path)[1],
+        str(target),
+        save_as_external_data=True,
+        location=f"{target.name}.weights",
+        size_threshold=SMALL_BYTES,
+    )
+
+
+def _session_options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # A spinning thread takes a core from the other nodes between two decisions.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
 
 
 def _fits(actual: Iterable[object], expected: Shape) -> bool:
@@ -65,17 +102,19 @@ def _fits(actual: Iterable[object], expected: Shape) -> bool:
 
 
 class Graph:
-    """One checked ONNX graph.
+    """One ONNX graph with its input and output buffers, for a batch of one. Not thread-safe.
 
     Args:
         path: the file.
-        inputs: expected inputs and their shapes (None: any size).
+        inputs: expected inputs and their shapes (None: the batch).
         outputs: expected outputs, likewise.
         provider: ONNX Runtime execution provider.
         threads: intra-op threads.
+        split: the file was written by ``split_model``; otherwise it is checked here.
 
     Raises:
         ContractError: unreadable, external data, or other inputs and outputs than expected.
+        ProviderError: the provider cannot run it.
     """
 
     def __init__(
@@ -83,47 +122,79 @@ class Graph:
         path: Path,
         inputs: Mapping[str, Shape],
         outputs: Mapping[str, Shape],
-        provider: str,
+        provider: Provider,
         threads: int,
+        *,
+        split: bool = False,
     ) -> None:
+        model: str | bytes = str(path) if split else read_model(path)[0]
         try:
-            model = path.read_bytes()
-        except OSError as error:
-            raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
-        _refuse_external_data(path, model)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # A spinning thread takes a core from the other nodes between two decisions.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=[provider])
+            self._session = onnxruntime.InferenceSession(
+                model, _session_options(threads), providers=provider.options(threads)
+            )
         except Exception as error:  # ONNX Runtime has many exception types
             reason = str(error).splitlines()[0]
-            raise ContractError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
-        self._check(path, "input", self._session.get_inputs(), inputs)
-        self._check(path, "output", self._session.get_outputs(), outputs)
-        self._outputs = list(outputs)
+            raise ProviderError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
+        used = self._session.get_providers()
+        if provider.name not in used:  # it goes on with the CPU and says so in its log only
+            raise ProviderError(f"{provider.name} does not start here, {used[0]} does")
+        found_inputs, found_outputs = self._session.get_inputs(), self._session.get_outputs()
+        self._check(path, "input", found_inputs, inputs)
+        self._check(path, "output", found_outputs, outputs)
+        self._path = path
+        self._binding = self._session.io_binding()
+        types = {node.name: node.type for node in (*found_inputs, *found_outputs)}
+        self.inputs = {name: self._buffer(types[name], shape) for name, shape in inputs.items()}
+        self.outputs = {name: self._buffer(types[name], shape) for name, shape in outputs.items()}
+        for name, buffer in self.inputs.items():
+            self._binding.bind_ortvalue_input(name, self._shared(buffer))
+        for name, buffer in self.outputs.items():
+            self._binding.bind_ortvalue_output(name, self._shared(buffer))
 
     @staticmethod
-    def _check(
-        path: Path, kind: str, found: Iterable[object], expected: Mapping[str, Shape]
-    ) -> None:
-        shapes = {node.name: node.shape for node in found}  # type: ignore[attr-defined]
-        missing = [name for name in expected if name not in shapes]
+    def _buffer(kind: str, shape: Shape) -> Array:
+        # `_check` has seen that the type is one of these.
+        return np.zeros([size or 1 for size in shape], dtype=DTYPES[kind])
+
+    @staticmethod
+    def _shared(buffer: Array) -> onnxruntime.OrtValue:
+        """A tensor of ONNX Runtime over the memory of a NumPy array."""
+        return onnxruntime.OrtValue.ortvalue_from_numpy(buffer)
+
+    @staticmethod
+    def _check(path: Path, kind: str, found: Iterable[Any], expected: Mapping[str, Shape]) -> None:
+        nodes: dict[str, Any] = {node.name: node for node in found}
+        missing = [name for name in expected if name not in nodes]
         if missing:
             raise ContractError(f"{path}: {kind} '{missing[0]}' is missing")
-        unknown = [name for name in shapes if name not in expected]
+        unknown = [name for name in nodes if name not in expected]
         if kind == "input" and unknown:
             raise ContractError(f"{path}: input '{unknown[0]}' is unknown")
         for name, shape in expected.items():
-            if not _fits(shapes[name], shape):
+            node = nodes[name]
+            if not _fits(node.shape, shape):
                 raise ContractError(
-                    f"{path}: {kind} '{name}' has shape {shapes[name]}, the manifest says "
+                    f"{path}: {kind} '{name}' has shape {node.shape}, the manifest says "
                     f"{list(shape)}"
                 )
+            if node.type not in DTYPES:
+                raise ContractError(
+                    f"{path}: {kind} '{name}' is a {node.type}, not one of {', '.join(DTYPES)}"
+                )
 
-    def run(self, **inputs: np.ndarray) -> list[np.ndarray]:
-        """Outputs in the order that was given to the constructor."""
-        return [np.asarray(out) for out in self._session.run(self._outputs, inputs)]
+    def fill(self, name: str, value: Array) -> None:
+        """Write one sample, without its batch axis, into the buffer of an input."""
+        np.copyto(self.inputs[name].reshape(value.shape), value)
+
+    def run(self) -> Mapping[str, Array]:
+        """Run on what ``inputs`` holds; the outputs are overwritten by the next run.
+
+        Raises:
+            ProviderError: the provider fails.
+        """
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # ONNX Runtime has many exception types
+            reason = str(error).splitlines()[0]
+            raise ProviderError(f"{self._path}: ONNX Runtime cannot run it ({reason})") from None
+        return self.outputs

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 from numpy.typing import NDArray
 
-from rl100_contracts.bundle import DENOISER, POLICY, verify_bundle
+from rl100_contracts.bundle import (
+    DENOISER,
+    POLICY,
+    SELFTEST,
+    SELFTEST_LIMIT,
+    Manifest,
+    load_manifest,
+    verify_bundle,
+)
 from rl100_contracts.errors import ContractError
 from rl100_contracts.observation import Observation
 from rl100_contracts.task import Task
-from rl100_policy_node.graphs import Graph, available_provider
+from rl100_policy_node.graphs import Array, Graph, Shape
+from rl100_policy_node.providers import CPU, choose_provider
 
 FloatArray = NDArray[np.float32]
 
@@ -43,82 +54,173 @@ def decision_rng(seed: int, observation: Observation) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, observation.digest()]))
 
 
+def observation_shapes(manifest: Manifest) -> dict[str, Shape]:
+    """Inputs of both graphs that come from an observation, with the batch axis (None)."""
+    return {name: (None, *shape) for name, shape in manifest.observation_shapes.items()}
+
+
 class PolicyRuntime:
-    """A loaded and warmed-up bundle. Not thread-safe.
+    """A loaded, tested and warmed-up bundle. Not thread-safe.
+
+    A provider that is missing, does not start, or does not give the trained policy's actions is
+    replaced by the CPU; ``provider`` says which one runs, and why.
 
     Args:
         folder: the bundle.
         task: the running task; the bundle must be made for it.
-        provider: ONNX Runtime execution provider, or "auto".
+        provider: see ``choose_provider``.
         threads: of the inference.
+        chain: also load the K-step graph, which takes several times longer; see ``load_chain``.
+        checked: folder with the checked copy that ``checker.copy_checked`` made of the bundle, to
+            load without holding the interpreter lock. Without it the bundle is checked here.
 
     Raises:
         ContractError: the bundle does not fit; one sentence that names the file.
     """
 
     def __init__(
-        self, folder: Path, task: Task, *, provider: str = "auto", threads: int = 1
+        self,
+        folder: Path,
+        task: Task,
+        *,
+        provider: str = "auto",
+        threads: int = 1,
+        chain: bool = True,
+        checked: Path | None = None,
     ) -> None:
         self.folder = folder
-        self.manifest = verify_bundle(folder, task)
-        self.provider = available_provider(provider)
+        self._task, self._threads = task, threads
+        self._denoiser: Graph | None = None
+        self.manifest = load_manifest(checked) if checked else verify_bundle(folder, task)
+        self.self_tested = SELFTEST in self.manifest.files
+        self.provider = choose_provider(provider)
+        try:
+            self._load(checked, chain)
+        except ContractError as error:
+            if self.provider.name == CPU:
+                raise
+            self.provider = self.provider.fallback(str(error))
+            self._load(checked, chain)
+
+    def _load(self, checked: Path | None, chain: bool) -> None:
+        self._policy = self._graph(POLICY, {}, {}, checked)
+        if chain:
+            self._denoiser = self._chain_graph(checked)
+
+    @property
+    def has_chain(self) -> bool:
+        """Whether ``k_step`` can be called."""
+        return self._denoiser is not None
+
+    def load_chain(self, checked: Path | None = None) -> None:
+        """Load the K-step graph as well; ``one_step`` may go on meanwhile in another thread.
+
+        Raises:
+            ContractError: it does not fit, or the bundle is not what it was.
+        """
+        now = load_manifest(checked) if checked else verify_bundle(self.folder, self._task)
+        if now != self.manifest:
+            raise ContractError(f"{self.folder}: is another bundle than the one that was loaded")
+        self._denoiser = self._chain_graph(checked)
+
+    def _chain_graph(self, checked: Path | None) -> Graph:
         m = self.manifest
-        observation = {
-            "state": (None, m.n_obs_steps, m.state_dim),
-            "cloud": (None, m.n_obs_steps, m.num_points, 3),
-            "noise": (None, m.horizon, m.action_dim),
+        inputs: dict[str, Shape] = {
+            "step_noise": (m.denoising_steps, None, m.horizon, m.action_dim),
+            "noise_scale": (),
         }
-        action = {"action": (None, m.n_action_steps, m.action_dim)}
-        steps, chunk = m.denoising_steps, (m.horizon, m.action_dim)
-        self._policy = Graph(folder / POLICY, observation, action, self.provider, threads)
-        self._denoiser = Graph(
-            folder / DENOISER,
-            {**observation, "step_noise": (steps, None, *chunk), "noise_scale": ()},
-            {**action, "chain": (steps + 1, None, *chunk), "log_prob": (steps, None)},
+        outputs: dict[str, Shape] = {
+            "chain": (m.denoising_steps + 1, None, m.horizon, m.action_dim),
+            "log_prob": (m.denoising_steps, None),
+        }
+        return self._graph(DENOISER, inputs, outputs, checked)
+
+    def _graph(
+        self,
+        name: str,
+        inputs: Mapping[str, Shape],
+        outputs: Mapping[str, Shape],
+        checked: Path | None,
+    ) -> Graph:
+        """Load, warm up and test one graph, with ``inputs`` and ``outputs`` beyond the common."""
+        m, source = self.manifest, checked or self.folder
+        graph = Graph(
+            source / name,
+            {**observation_shapes(m), "noise": (None, m.horizon, m.action_dim), **inputs},
+            {"action": (None, m.n_action_steps, m.action_dim), **outputs},
             self.provider,
-            threads,
+            self._threads,
+            split=checked is not None,
         )
-        self._warm_up(task)
+        self._warm_up(graph)
+        if self.self_tested:
+            self._self_test(
+                graph, source / SELFTEST, "action" if name == POLICY else "chain_action"
+            )
+        return graph
 
-    def _warm_up(self, task: Task) -> None:
-        """Run both graphs on a plain observation: allocates memory and finds broken weights."""
-        m = self.manifest
-        low = np.asarray(task.camera.crop_low, dtype=np.float32)
-        high = np.asarray(task.camera.crop_high, dtype=np.float32)
-        spread = np.linspace(0.0, 1.0, m.num_points, dtype=np.float32)[:, None]
-        cloud = np.broadcast_to(low + spread * (high - low), (m.n_obs_steps, m.num_points, 3))
-        state = np.zeros((m.n_obs_steps, m.state_dim), dtype=np.float32)
-        observation = Observation(0, state, np.ascontiguousarray(cloud))
+    def _warm_up(self, graph: Graph) -> None:
+        """Run on an empty scene: allocates memory and finds broken weights."""
         rng = np.random.default_rng(0)
-        for _ in range(WARM_UP_RUNS):
-            chain = self.k_step(observation, rng)
-            outputs = [self.one_step(observation, rng), chain.actions, chain.chain, chain.log_prob]
-        if not all(np.isfinite(output).all() for output in outputs):
-            raise ContractError(f"{self.folder}: the policy gives values that are not finite")
+        # A self-test runs it some more times.
+        for _ in range(1 if self.self_tested else WARM_UP_RUNS):
+            outputs = self._sample(graph, {}, rng, 1.0)
+            if not all(np.isfinite(output).all() for output in outputs.values()):
+                raise ContractError(f"{self.folder}: the policy gives values that are not finite")
 
-    def _noise(self, rng: np.random.Generator) -> FloatArray:
-        shape = (1, self.manifest.horizon, self.manifest.action_dim)
-        return rng.standard_normal(shape, dtype=np.float32)
+    def _self_test(self, graph: Graph, path: Path, name: str) -> None:
+        """Compare with the actions ``name`` that the trained policy gave at the export."""
+        try:
+            samples = safetensors.numpy.load(path.read_bytes())
+        except (OSError, safetensors.SafetensorError) as error:
+            raise ContractError(f"{path}: not a readable self-test ({error})") from None
+        missing = {*graph.inputs, name} - samples.keys()
+        if missing or not len(samples[name]):
+            raise ContractError(f"{path}: the self-test lacks '{min(missing, default=name)}'")
+        sizes = {key: buffer.size for key, buffer in graph.inputs.items()}
+        sizes[name] = graph.outputs["action"].size
+        for key, size in sizes.items():
+            if samples[key].size != len(samples[name]) * size:
+                raise ContractError(f"{path}: '{key}' has the wrong shape")
+        action = self._task.action
+        action_range = np.subtract(action.high, action.low, dtype=np.float32)
+        worst = 0.0
+        for i, expected in enumerate(samples[name]):
+            for key in graph.inputs:
+                graph.fill(key, samples[key][i])
+            gap = np.abs(graph.run()["action"][0] - expected) / action_range
+            # NaN must not slip through a comparison.
+            worst = max(worst, float(gap.max())) if np.isfinite(gap).all() else np.inf
+        if worst > SELFTEST_LIMIT:
+            raise ContractError(
+                f"{self.folder}: self-test failed, its actions differ by {worst:.1e} of the action "
+                f"range from the trained policy's (limit {SELFTEST_LIMIT:.0e})"
+            )
+
+    @staticmethod
+    def _sample(
+        graph: Graph, tensors: Mapping[str, Array], rng: np.random.Generator, noise_scale: float
+    ) -> Mapping[str, Array]:
+        """Run on one observation with new noise; the outputs last until the next run."""
+        for name, tensor in tensors.items():
+            graph.fill(name, tensor)
+        rng.standard_normal(dtype=np.float32, out=graph.inputs["noise"])
+        if "step_noise" in graph.inputs:
+            rng.standard_normal(dtype=np.float32, out=graph.inputs["step_noise"])
+            graph.inputs["noise_scale"][...] = noise_scale
+        return graph.run()
 
     def one_step(self, observation: Observation, rng: np.random.Generator) -> FloatArray:
         """Actions float32 (n_c, d), task units, from the consistency policy."""
-        (action,) = self._policy.run(
-            state=observation.state[None], cloud=observation.cloud[None], noise=self._noise(rng)
-        )
-        return np.asarray(action[0], dtype=np.float32)
+        return self._sample(self._policy, observation.tensors(), rng, 0.0)["action"][0].copy()
 
     def k_step(
         self, observation: Observation, rng: np.random.Generator, *, stochastic: bool = False
     ) -> KStep:
         """Actions and chain of the diffusion policy; deterministic steps unless ``stochastic``."""
-        m = self.manifest
-        noise = self._noise(rng)
-        shape = (m.denoising_steps, 1, m.horizon, m.action_dim)
-        action, chain, log_prob = self._denoiser.run(
-            state=observation.state[None],
-            cloud=observation.cloud[None],
-            noise=noise,
-            step_noise=rng.standard_normal(shape, dtype=np.float32),
-            noise_scale=np.array(1.0 if stochastic else 0.0, dtype=np.float32),
+        assert self._denoiser is not None, "the chain is not loaded"
+        scale = 1.0 if stochastic else 0.0
+        out = self._sample(self._denoiser, observation.tensors(), rng, scale)
+        return KStep(
+            out["action"][0].copy(), out["chain"][:, 0].copy(), out["log_prob"][:, 0].copy()
         )
-        return KStep(action[0], chain[:, 0], log_prob[:, 0])

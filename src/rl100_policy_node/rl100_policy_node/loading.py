@@ -1,0 +1,83 @@
+"""Loading a bundle beside the running one, and going back to the previous one. No ROS in here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from rl100_contracts.errors import ContractError
+from rl100_contracts.task import Task
+from rl100_policy_node.checker import checked_copy, is_large
+from rl100_policy_node.runtime import PolicyRuntime
+
+Done = Callable[[PolicyRuntime | ContractError], object]
+
+
+class BundleLoader:
+    """Loads one bundle at a time in a thread of its own.
+
+    Args:
+        task: that bundles must be made for.
+        provider: of the inference.
+        threads: of the inference.
+        gently: a policy runs beside it, so large bundles are checked in another process.
+    """
+
+    def __init__(self, task: Task, provider: str, threads: int, *, gently: bool) -> None:
+        self._task, self._provider, self._threads = task, provider, threads
+        self._gently = gently
+        self._busy = threading.Lock()
+
+    def load(self, folder: Path, *, chain: bool, gently: bool = False) -> PolicyRuntime:
+        """Check, load, test and warm up a bundle, with its K-step graph when ``chain``.
+
+        Raises:
+            ContractError: it does not fit; one sentence that names the file.
+        """
+        with self._source(folder, gently) as checked:
+            return PolicyRuntime(
+                folder,
+                self._task,
+                provider=self._provider,
+                threads=self._threads,
+                chain=chain,
+                checked=checked,
+            )
+
+    def load_chain(self, runtime: PolicyRuntime, *, gently: bool = False) -> PolicyRuntime:
+        """Load the K-step graph of a bundle that runs; raises ContractError."""
+        if not runtime.has_chain:
+            with self._source(runtime.folder, gently) as checked:
+                runtime.load_chain(checked)
+        return runtime
+
+    def _source(self, folder: Path, gently: bool) -> AbstractContextManager[Path | None]:
+        if gently and self._gently and is_large(folder):
+            return checked_copy(folder, self._task)
+        return nullcontext()
+
+    def begin(self, load: Callable[[], PolicyRuntime], done: Done) -> None:
+        """Call ``load`` in the background; ``done`` gets its result or error, in that thread.
+
+        Raises:
+            ContractError: another bundle is being loaded.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise ContractError("another bundle is being loaded: try again when it runs")
+
+        def work() -> None:
+            result: PolicyRuntime | ContractError
+            try:
+                result = load()
+            except ContractError as error:
+                result = error
+            except Exception as error:  # whatever it is, the running policy goes on
+                result = ContractError(f"the bundle cannot be loaded ({error!r})")
+            finally:
+                self._busy.release()
+            done(result)
+
+        # A daemon: a node that ends does not wait for it.
+        threading.Thread(target=work, daemon=True, name="loader").start()
