@@ -1,27 +1,38 @@
-"""The perception node: depth image and camera info in, the policy's point cloud out."""
+"""The perception node: images of the task's cameras in, the policy's point cloud out."""
 
 from __future__ import annotations
 
-import array
 import time
 from collections import deque
+from functools import partial
+from typing import Any
 
-import numpy as np
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import PointCloud2
 
-from rl100_contracts.decode import Intrinsics, decode_camera_info, decode_depth
-from rl100_contracts.errors import ContractError
+from rl100_contracts.decode import peek_stamp_ns
+from rl100_contracts.streams import JOINT_STATE
 from rl100_node.diagnostics import ERROR, OK, WARN, Diagnostics
 from rl100_node.lifecycle import AutostartLifecycleNode
+from rl100_node.messages import message_class
 from rl100_node.parameters import declare_lockstep, declare_task
 from rl100_node.qos import qos_for
-from rl100_perception.pipeline import CloudPipeline, NoPointsError
+from rl100_perception.health import Health
+from rl100_perception.maker import CloudMaker, Made, Refused
+from rl100_perception.output import cloud_message
+from rl100_perception.realsense_feed import RealSenseFeed, declare_realsense, streams_of
 
 SILENCE_S = 1.0
+CROPPED_TOPIC = "/rl100/points_cropped"
+# Poses of the tool that may wait while a cloud is made.
+POSE_DEPTH = 100
+# Images of a camera that may wait: a cloud takes a tenth of a camera's period, so after a short
+# stall all of them are made up for, and the newest is hardly later. Of a longer one the oldest go.
+IMAGE_DEPTH = 3
 
 
 class PerceptionNode(AutostartLifecycleNode):
-    """Publishes a cloud for each depth image, with the stamp of the image.
+    """Publishes a cloud for each set of images, with the stamp of the first camera's image.
 
     When no cloud can be made it publishes nothing and says why on /diagnostics: the policy then
     has no new observation, and the gateway holds the robot.
@@ -31,142 +42,135 @@ class PerceptionNode(AutostartLifecycleNode):
         super().__init__("rl100_perception")
         self._task = declare_task(self)
         self._lockstep = declare_lockstep(self)
-        streams, camera = self._task.streams, self._task.camera
-        self._depth_topic = streams[camera.depth].topic
-        self._info_topic = streams[camera.camera_info].topic
-        for name, kind in ((camera.depth, "Image"), (camera.camera_info, "CameraInfo")):
-            if streams[name].type != f"sensor_msgs/msg/{kind}":
-                raise ContractError(
-                    f"task '{self._task.name}': stream '{name}' is a {streams[name].type}, "
-                    f"perception needs sensor_msgs/msg/{kind}"
-                )
+        self._realsense = declare_realsense(self, self._task)
+        self._new_maker()  # refuses a task that doesn't fit before anything else
+
+    def _new_maker(self) -> CloudMaker:
+        return CloudMaker(self._task, latest_only=not self._lockstep)
+
+    def _topic(self, stream: str) -> str:
+        return self._task.streams[stream].topic
 
     # --- lifecycle
 
     def setup(self) -> None:
         """Make publishers and subscriptions."""
         task, streams = self._task, self._task.streams
-        self._pipeline = CloudPipeline(task)
-        self._intrinsics: Intrinsics | None = None
-        self._info_key: tuple[object, ...] = ()
-        self._waiting: Image | None = None
-        self._clouds = self._missed = self._repeated = 0
-        self._times_ms: deque[float] = deque(maxlen=200)
-        self._last_image_s = time.monotonic()
-        self._message = self._empty_cloud()
+        self._maker = self._new_maker()
+        self._health = Health(task)
+        self._last_image_s: dict[str, float] = {}
+        self._last_cloud_s = time.monotonic()
+        self._joint_stamps: deque[int] = deque(maxlen=512)
         self._diagnostics = Diagnostics(self)
         self.on_cleanup_do(self._diagnostics.destroy)
-        cloud = streams[task.observation.cloud.stream]
+        cloud = streams[task.cloud.stream]
         self._publisher = self.advertise(PointCloud2, cloud.topic, qos_for(cloud, self._lockstep))
-        info, depth = streams[task.camera.camera_info], streams[task.camera.depth]
-        newest = {"lockstep": self._lockstep, "latest_only": True}
-        self.subscribe(CameraInfo, info.topic, self._on_info, qos_for(info, **newest))
-        self.subscribe(Image, depth.topic, self._on_depth, qos_for(depth, **newest))
+        self._cropped = self.advertise(PointCloud2, CROPPED_TOPIC, 1)
+        self._feeds = [self._feed(name) for name in self._realsense]
+        own = {s for name in self._realsense for s in streams_of(task.cameras[name])}
+        for stream in [*self._maker.other_streams, *self._maker.image_streams]:
+            if stream in own:
+                continue
+            kind = message_class(streams[stream].type)
+            on_message = partial(self._on_message, stream)
+            self.subscribe(kind, streams[stream].topic, on_message, self._qos(stream))
+        self._joints = next(
+            (name for name in task.proprioception_streams if streams[name].type == JOINT_STATE),
+            None,
+        )
+        if self._joints is not None:
+            joints = streams[self._joints]
+            kind, qos = message_class(joints.type), qos_for(joints, self._lockstep)
+            self.subscribe(kind, joints.topic, self._on_joints, qos, raw=True)
         self.every(0.5, self._check)
+
+    def _feed(self, name: str) -> RealSenseFeed:
+        source, settings = self._realsense[name]
+        feed = RealSenseFeed(self, self._task, name, source, settings, self._on_message)
+        self.on_cleanup_do(feed.destroy)
+        return feed
+
+    def _qos(self, stream: str) -> QoSProfile:
+        spec = self._task.streams[stream]
+        qos = qos_for(spec, self._lockstep)
+        if spec.type == "geometry_msgs/msg/PoseStamped":
+            qos.depth = max(qos.depth, POSE_DEPTH)
+        elif not self._lockstep:
+            qos.depth = IMAGE_DEPTH
+        return qos
 
     def start(self) -> None:
         """Begin to publish clouds."""
-        self._last_image_s = time.monotonic()
-        self._diagnostics.report(WARN, f"no image on {self._depth_topic} yet")
+        self._maker.clear()
+        self._last_image_s.clear()
+        self._last_cloud_s = time.monotonic()
+        self._diagnostics.report(WARN, f"no image on {self._first_topic} yet")
 
     def halt(self) -> None:
         """Stop publishing clouds."""
-        self._waiting = None
         self._diagnostics.report(OK, "inactive")
 
-    def _empty_cloud(self) -> PointCloud2:
-        count = self._task.observation.cloud.num_points
-        message = PointCloud2(height=1, width=count, point_step=12, row_step=12 * count)
-        message.header.frame_id = self._task.base_frame
-        message.is_dense = True
-        message.fields = [
-            PointField(name=axis, offset=4 * i, datatype=PointField.FLOAT32, count=1)
-            for i, axis in enumerate("xyz")
-        ]
-        return message
+    @property
+    def _first_topic(self) -> str:
+        return self._topic(self._maker.image_streams[0])
 
     # --- messages
 
-    def _on_info(self, message: CameraInfo) -> None:
-        key = (message.width, message.height, *message.k)
-        if key != self._info_key:
-            try:
-                self._intrinsics = decode_camera_info(message)
-            except ContractError as error:
-                self._intrinsics = None
-                self._diagnostics.report(ERROR, f"{self._info_topic}: {error}")
-                return
-            self._info_key = key
-        if self._waiting is not None:
-            image, self._waiting = self._waiting, None
-            self._on_depth(image)
+    def _on_joints(self, data: bytes) -> None:
+        self._joint_stamps.append(peek_stamp_ns(data))
 
-    def _on_depth(self, message: Image) -> None:
-        if not self.active:
-            return
-        self._last_image_s = time.monotonic()
-        if self._intrinsics is None:
-            # The two topics race at the start; the newest image waits for its camera info.
-            self._waiting = message
-            self._diagnostics.report(WARN, f"no usable camera info on {self._info_topic} yet")
+    def _on_message(self, stream: str, message: Any) -> None:
+        is_image = stream in self._maker.image_streams
+        if not is_image and stream not in self._maker.other_streams:
+            return  # colours that a RealSense gives and the cloud doesn't need
+        if not self.active and is_image:
             return
         begin = time.perf_counter()
-        try:
-            depth = decode_depth(message, self._task.camera.depth_scale)
-            cloud = self._pipeline.process(depth, self._intrinsics)
-        except ContractError as error:
-            self._missed += 1
-            self._diagnostics.report(ERROR, f"{self._depth_topic}: {error}")
-            return
-        except NoPointsError as error:
-            self._missed += 1
-            self._diagnostics.report(ERROR, f"{self._depth_topic}: {error}")
-            return
-        self._publish(message, cloud.points)
-        self._times_ms.append((time.perf_counter() - begin) * 1e3)
-        self._clouds += 1
-        self._repeated += cloud.repeated
-        self._report(message, cloud.repeated, cloud.sampled_from)
+        if is_image:
+            self._last_image_s[stream] = time.monotonic()
+        outcomes = self._maker.add(stream, message)
+        for outcome in outcomes:
+            if isinstance(outcome, Refused):
+                self._health.refused += 1
+                self._diagnostics.report(ERROR, outcome.reason)
+            elif self.active:
+                self._publish(outcome)
+                self._health.count(outcome, (time.perf_counter() - begin) * 1e3)
+                self._diagnostics.report(*self._health.verdict(outcome))
+        if is_image and not outcomes and (missing := self._maker.waiting_for_info()):
+            self._diagnostics.report(WARN, missing)
 
-    def _publish(self, image: Image, points: np.ndarray) -> None:
-        self._message.header.stamp = image.header.stamp
-        self._message.data = array.array("B", np.ascontiguousarray(points, dtype="<f4").tobytes())
-        self._publisher.publish(self._message)
+    def _publish(self, made: Made) -> None:
+        frame, result = self._task.base_frame, made.result
+        stamp = made.images[self._maker.image_streams[0]].header.stamp
+        self._publisher.publish(cloud_message(frame, stamp, result.points, result.colours))
+        if self._cropped.get_subscription_count():
+            cropped = result.cropped
+            self._cropped.publish(cloud_message(frame, stamp, cropped.xyz, cropped.colours))
+        self._last_cloud_s = time.monotonic()
 
     # --- health
-
-    def _report(self, image: Image, repeated: bool, sampled_from: int) -> None:
-        self._sampled_from = sampled_from
-        frame, expected = image.header.frame_id, self._task.camera.frame
-        if frame != expected:
-            self._diagnostics.report(
-                WARN,
-                f"{self._depth_topic} is in frame '{frame}', the task's camera pose is that of "
-                f"'{expected}': check camera.frame",
-            )
-        elif repeated:
-            self._diagnostics.report(
-                WARN, "fewer points in the crop box than the policy expects: some are repeated"
-            )
-        else:
-            self._diagnostics.report(OK, "running")
 
     def _check(self) -> None:
         if not self.active:
             return
-        silence = time.monotonic() - self._last_image_s
-        if self._clouds and not self._lockstep and silence > SILENCE_S:
-            self._diagnostics.report(
-                ERROR, f"no image on {self._depth_topic} for more than {SILENCE_S} s"
-            )
-        if self._times_ms:
-            p50, p99 = np.percentile(list(self._times_ms), [50, 99])
-            values = {
-                "clouds": self._clouds,
-                "images without a cloud": self._missed,
-                "clouds with repeated points": self._repeated,
-                "points in the crop box": self._sampled_from,
-                "time p50 [ms]": f"{p50:.2f}",
-                "time p99 [ms]": f"{p99:.2f}",
-            }
-            self._diagnostics.update(values)
+        if not self._lockstep and (problem := self._silence()):
+            self._diagnostics.report(ERROR, problem)
+        if self._joints is not None:
+            self._health.compare_clocks(self._joints, list(self._joint_stamps))
+        values = self._health.values()
+        values["images lost in perception"] = self._maker.images_lost
+        self._diagnostics.update(values)
+
+    def _silence(self) -> str:
+        """One sentence on what has stopped; empty when nothing has."""
+        for feed in self._feeds:
+            if feed.problem:
+                return feed.problem
+        now = time.monotonic()
+        for stream, last in self._last_image_s.items():
+            if now - last > SILENCE_S:
+                return f"no image on {self._topic(stream)} for more than {SILENCE_S} s"
+        if self._last_image_s and now - self._last_cloud_s > SILENCE_S:
+            return self._maker.waiting_for()
+        return ""

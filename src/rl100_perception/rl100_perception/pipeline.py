@@ -1,23 +1,35 @@
-"""From a depth image to the cloud of the task. The node and the simulation without ROS share it."""
+"""From what the cameras saw to the cloud of the task.
+
+The node, the simulation without ROS and the recomputation from bags share it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rl100_contracts.decode import Intrinsics
-from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
-from rl100_perception.cloud import camera_rays, rotation_from_quaternion
-from rl100_perception.sampling import sample
+from rl100_perception.filters import above_plane, thin, voxel_means
+from rl100_perception.sampling import sample_places
+from rl100_perception.view import BoxView, Seen, View
 
 FloatArray = NDArray[np.float32]
+ColourArray = NDArray[np.uint8]
 
 
 class NoPointsError(RuntimeError):
     """Nothing lies in the crop box: there is no cloud of this image."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points float32 (n, 3), m, base frame, and their colours uint8 (n, 3), or None."""
+
+    xyz: FloatArray
+    colours: ColourArray | None = None
 
 
 @dataclass(frozen=True)
@@ -26,73 +38,124 @@ class CloudResult:
 
     Attributes:
         points: float32 (N, 3), m, base frame.
-        sampled_from: how many points lay in the crop box.
+        colours: uint8 (N, 3), red first, or None.
+        sampled_from: how many points there were to choose from.
         repeated: True when there were fewer than N, so that some are in it more than once.
+        crop: gives all points that there were to choose from.
     """
 
     points: FloatArray
+    colours: ColourArray | None
     sampled_from: int
     repeated: bool
+    crop: Callable[[], Points]
+
+    @property
+    def cropped(self) -> Points:
+        """All points that it was sampled from; computed when it is asked for."""
+        return self.crop()
+
+
+class _Fused:
+    """What all cameras see of the crop box, one after the other."""
+
+    def __init__(self, parts: list[Seen], colours: list[ColourArray]) -> None:
+        self._parts, self._colours = parts, colours
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def points(self, chosen: NDArray[np.intp] | None = None) -> Points:
+        """All points, or some by their places, ascending."""
+        xyz, colours = [], []
+        for index, part in enumerate(self._parts):
+            own = None
+            if chosen is not None:
+                first, last = np.searchsorted(chosen, self._starts[index : index + 2])
+                own = chosen[first:last] - self._starts[index]
+            xyz.append(part.points(own))
+            if self._colours:
+                places = part.places if own is None else part.places[own]
+                colours.append(self._colours[index].reshape(-1, 3)[places])
+        if len(xyz) == 1:
+            return Points(xyz[0], colours[0] if colours else None)
+        return Points(np.concatenate(xyz), np.concatenate(colours) if colours else None)
 
 
 class CloudPipeline:
-    """Back-projects, transforms, crops and samples depth images. Not thread-safe."""
+    """Back-projects, transforms, crops, fuses and samples views. Not thread-safe.
+
+    Raises:
+        ContractError: the task observes no cloud.
+    """
 
     def __init__(self, task: Task) -> None:
-        camera = task.camera
-        self._count = task.observation.cloud.num_points
-        self._near, self._far = (np.float32(value) for value in camera.depth_range)
-        self._rotation = rotation_from_quaternion(camera.quaternion_xyzw)
-        self._origin = np.asarray(camera.position, dtype=np.float32)
-        self._low = np.asarray(camera.crop_low, dtype=np.float32)
-        self._high = np.asarray(camera.crop_high, dtype=np.float32)
-        self._intrinsics: Intrinsics | None = None
-        self._rays = np.empty((3, 0), dtype=np.float32)
+        self._spec = task.cloud
+        self._views = {name: BoxView(c, self._spec.crop) for name, c in task.cameras.items()}
 
-    def crop(self, depth_m: FloatArray, intrinsics: Intrinsics) -> FloatArray:
-        """All points in the crop box, float32 (n, 3), m, base frame, in the order of the pixels.
+    def crop(self, views: Mapping[str, View]) -> Points:
+        """All points in the crop box that are not of the plane, one per voxel where there are any.
+
+        They come in the order of the cameras, of each in the order of its pixels (with voxels: in
+        the order of these).
 
         Args:
-            depth_m: float32 (H, W), m along the optical axis; 0 or NaN: nothing was seen.
-            intrinsics: of this image.
+            views: of every camera of the task, by its name.
 
         Raises:
-            ContractError: the image has another size than the intrinsics.
+            ContractError: an image doesn't fit its intrinsics, see ``BoxView.crop``.
         """
-        if depth_m.shape != (intrinsics.height, intrinsics.width):
-            raise ContractError(
-                f"the depth image has {depth_m.shape[1]}x{depth_m.shape[0]} pixels but the camera "
-                f"info describes {intrinsics.width}x{intrinsics.height}: use the camera info of "
-                "the depth stream"
-            )
-        if intrinsics != self._intrinsics:
-            self._rays = camera_rays(intrinsics, self._rotation)
-            self._intrinsics = intrinsics
-        flat = np.ascontiguousarray(depth_m, dtype=np.float32).ravel()
-        # NaN compares as False, so it is left out like a depth out of range.
-        seen = np.flatnonzero((flat >= self._near) & (flat <= self._far))
-        depth = flat[seen]
-        columns: list[FloatArray] = []
-        # Axis by axis, so that later axes are computed only for the points that are still in.
-        for axis in (2, 1, 0):
-            column = self._rays[axis, seen] * depth + self._origin[axis]
-            inside = (column >= self._low[axis]) & (column <= self._high[axis])
-            seen, depth = seen[inside], depth[inside]
-            columns = [kept[inside] for kept in (*columns, column)]
-        return np.stack(columns[::-1], axis=1)
+        return self._reduced(self._see(views).points())
 
-    def process(self, depth_m: FloatArray, intrinsics: Intrinsics) -> CloudResult:
-        """The cloud of one depth image; arguments as for ``crop``.
+    def process(self, views: Mapping[str, View]) -> CloudResult:
+        """The cloud of what the cameras saw at one time; arguments and errors as for ``crop``.
 
         Raises:
-            ContractError: the image has another size than the intrinsics.
-            NoPointsError: no point lies in the crop box.
+            NoPointsError: no point is left.
         """
-        points = self.crop(depth_m, intrinsics)
-        if not len(points):
+        spec, fused = self._spec, self._see(views)
+        limit = spec.max_candidates
+        if spec.plane is None and spec.voxel_size is None:
+            # Only the candidates need to be computed.
+            available = len(fused)
+            some = fused.points(thin(available, limit) if available > limit else None)
+
+            def crop() -> Points:
+                return fused.points()
+
+        else:
+            whole = self._reduced(fused.points())
+            available = len(whole.xyz)
+            kept = thin(available, limit)
+            colours = None if whole.colours is None else whole.colours[kept]
+            some = Points(whole.xyz[kept], colours)
+
+            def crop() -> Points:
+                return whole
+
+        if not available:
             raise NoPointsError(
                 "no point lies in the crop box: is the camera covered, or is its pose in the task "
                 "wrong?"
             )
-        sampled = sample(points, self._count)
-        return CloudResult(sampled, len(points), len(points) < self._count)
+        places = sample_places(some.xyz, spec.num_points)
+        chosen = None if some.colours is None else some.colours[places]
+        repeated = available < spec.num_points
+        return CloudResult(some.xyz[places], chosen, available, repeated, crop)
+
+    def _see(self, views: Mapping[str, View]) -> _Fused:
+        parts = [camera.crop(views[name]) for name, camera in self._views.items()]
+        colours = [views[name].colours for name in self._views] if self._spec.color else []
+        known = [colour for colour in colours if colour is not None]
+        return _Fused(parts, known if len(known) == len(parts) else [])
+
+    def _reduced(self, points: Points) -> Points:
+        """Without the plane, and one point per voxel, where the task asks for it."""
+        cloud, colours = points.xyz, points.colours
+        if self._spec.plane is not None:
+            kept = above_plane(cloud, self._spec.plane)
+            cloud, colours = cloud[kept], None if colours is None else colours[kept]
+        if self._spec.voxel_size is not None and len(cloud):
+            cloud, colours = voxel_means(cloud, self._spec.voxel_size, colours)
+        return Points(cloud, colours)

@@ -32,19 +32,24 @@ def farthest_points(points: FloatArray, count: int) -> NDArray[np.intp]:
     return chosen
 
 
-def sample(points: FloatArray, count: int) -> FloatArray:
-    """Exactly ``count`` points of ``points`` (n >= 1, 3), float32 (count, 3).
+def sample_places(points: FloatArray, count: int) -> NDArray[np.intp]:
+    """Indices (count,) of exactly ``count`` of the points (n >= 1, 3).
 
     With more points than needed the farthest ones of each other are taken, in the order of
     choosing; with fewer all of them, repeated in order until there are enough.
     """
     available = points.shape[0]
     if available <= count:
-        return np.asarray(points[np.arange(count) % available], dtype=np.float32)
+        return np.arange(count, dtype=np.intp) % available
     if fps_sampling is None:
-        return np.asarray(points[farthest_points(points, count)])
+        return farthest_points(points, count)
     if available < BUCKETS_FROM:
         chosen = fps_sampling(points, count, start_idx=0)
     else:
         chosen = bucket_fps_kdline_sampling(points, count, h=TREE_HEIGHT, start_idx=0)
-    return np.asarray(points[chosen.astype(np.intp)])  # fpsample gives unsigned indices
+    return np.asarray(chosen, dtype=np.intp)  # fpsample gives unsigned indices
+
+
+def sample(points: FloatArray, count: int) -> FloatArray:
+    """Exactly ``count`` points of ``points`` (n >= 1, 3), float32 (count, 3); see above."""
+    return np.asarray(points[sample_places(points, count)], dtype=np.float32)

@@ -18,10 +18,12 @@ from rl100_contracts.decode import Intrinsics, decode_cloud, decode_depth
 from rl100_contracts.task import load_task
 from rl100_node.testing import Graph
 from rl100_perception.pipeline import CloudPipeline
+from rl100_perception.view import View
 
 pytestmark = pytest.mark.integration
 
 TASK = load_task("push")
+CAMERA = TASK.cameras["table"]
 INTRINSICS = Intrinsics(128, 96, 110.0, 110.0, 63.5, 47.5)
 
 
@@ -35,7 +37,7 @@ def image(sec: int, depth_mm: np.ndarray, encoding: str = "16UC1") -> Image:
     height, width = depth_mm.shape
     message = Image(height=height, width=width, step=2 * width, encoding=encoding)
     message.header.stamp.sec = sec
-    message.header.frame_id = TASK.camera.frame
+    message.header.frame_id = CAMERA.frame
     message.data = array.array("B", depth_mm.astype("<u2").tobytes())
     return message
 
@@ -66,9 +68,8 @@ def test_image_in_cloud_out(graph: Graph, lockstep: bool) -> None:
     graph.wait(lambda: len(clouds) == 1, "a cloud")
     cloud = clouds[0]
     assert cloud.header.stamp.sec == 7 and cloud.header.frame_id == "base_link"
-    expected = CloudPipeline(TASK).process(
-        decode_depth(image(7, depth), TASK.camera.depth_scale), INTRINSICS
-    )
+    view = View(decode_depth(image(7, depth), CAMERA.depth_scale), INTRINSICS)
+    expected = CloudPipeline(TASK).process({"table": view})
     np.testing.assert_array_equal(decode_cloud(cloud), expected.points)
 
     images.publish(image(8, depth, encoding="rgb8"))
