@@ -1,6 +1,6 @@
-"""A depth camera by ray-casting: no OpenGL, so it runs on any machine.
+"""Cameras by ray-casting: no OpenGL, so they run on any machine. Here the depth camera.
 
-Images are ``uint16`` millimetres along the optical axis (``16UC1``), 0 where nothing was seen.
+Depth images are ``uint16`` millimetres along the optical axis (``16UC1``), 0 for nothing seen.
 The optical frame has x right, y down, z forward, as ROS has it (REP 103).
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 DepthImage = NDArray[np.uint16]
 
-_STATIC_GROUP, _MOVING_GROUP = 0, 1
+STATIC_GROUP, MOVING_GROUP, PAINTED_GROUP = 0, 1, 4  # see build_mjcf
 # mj_multiRay gained an optional output for surface normals in later versions.
 _TAKES_NORMAL = "normal" in (mujoco.mj_multiRay.__doc__ or "")
 
@@ -109,11 +109,11 @@ def _cast(
     return distance[:, 0]
 
 
-class DepthCamera:
+class RayCamera:
     """Casts the rays of a :class:`CameraModel` into a MuJoCo scene.
 
-    What never moves is cast once per :meth:`place`. Of what moves, only the rays that can meet
-    its bounding spheres are cast: the image is the same, several times sooner.
+    Of what moves, only the rays that can meet its bounding spheres need to be cast: the image is
+    the same, several times sooner.
     """
 
     def __init__(self, model: mujoco.MjModel, camera: CameraModel) -> None:
@@ -122,10 +122,9 @@ class DepthCamera:
         optical = camera.rays()
         self._norm = np.linalg.norm(optical, axis=1)
         self._unit_optical = optical / self._norm[:, None]
-        moving = (model.geom_group == _MOVING_GROUP) & (model.geom_bodyid > 0)
+        moving = (model.geom_group == MOVING_GROUP) & (model.geom_bodyid > 0)
         self._moving = np.flatnonzero(moving)
         self._radii = model.geom_rbound[self._moving]
-        self._background: FloatArray | None = None
         self.place(np.zeros(3), np.zeros(3))
 
     def place(self, shift: FloatArray, rotation: FloatArray) -> None:
@@ -134,14 +133,10 @@ class DepthCamera:
         self._origin = camera.position + shift
         self._rotation = rotation_matrix(rotation) @ camera.rotation
         self._unit = np.ascontiguousarray(self._unit_optical @ self._rotation.T)
-        self._background = None
+        self._forget()
 
-    def _static(self, data: mujoco.MjData) -> FloatArray:
-        if self._background is None:
-            cutoff = 2.0 * self._camera.max_range
-            distance = _cast(self._model, data, self._origin, self._unit, _STATIC_GROUP, cutoff)
-            self._background = np.where(distance < 0.0, np.inf, distance / self._norm)
-        return self._background
+    def _forget(self) -> None:
+        """What was seen of the things that never move: the camera is somewhere else now."""
 
     def _candidates(self, data: mujoco.MjData) -> NDArray[np.intp]:
         """Indices of the pixels inside the image boxes of the moving geoms' bounding spheres."""
@@ -160,6 +155,22 @@ class DepthCamera:
             mask[rows, columns] = True
         return np.flatnonzero(mask)
 
+
+class DepthCamera(RayCamera):
+    """The depth camera. What never moves is cast once per :meth:`place`."""
+
+    _background: FloatArray | None = None
+
+    def _forget(self) -> None:
+        self._background = None
+
+    def _static(self, data: mujoco.MjData) -> FloatArray:
+        if self._background is None:
+            cutoff = 2.0 * self._camera.max_range
+            distance = _cast(self._model, data, self._origin, self._unit, STATIC_GROUP, cutoff)
+            self._background = np.where(distance < 0.0, np.inf, distance / self._norm)
+        return self._background
+
     def render(self, data: mujoco.MjData) -> NDArray[np.float32]:
         """Noise-free depth along the optical axis, ``(height, width)`` m, inf where nothing is."""
         depth = self._static(data).copy()
@@ -170,7 +181,7 @@ class DepthCamera:
                 data,
                 self._origin,
                 np.ascontiguousarray(self._unit[index]),
-                _MOVING_GROUP,
+                MOVING_GROUP,
                 2.0 * self._camera.max_range,
             )
             distance[distance < 0.0] = np.inf

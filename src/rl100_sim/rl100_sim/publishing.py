@@ -15,14 +15,16 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from rl100_contracts.decode import split_ns
 from rl100_contracts.errors import ContractError
-from rl100_contracts.task import Role, Task
+from rl100_contracts.streams import Role
+from rl100_contracts.task import Task
 from rl100_msgs.msg import SimState
 from rl100_node.qos import command_qos, qos_for
 from rl100_sim.camera import CameraModel
 from rl100_sim.world import Proprioception, PushWorld, Truth
 
 GROUND_TRUTH_TOPIC = "/sim/ground_truth"
-COLOUR_TOPIC = "/camera/color/image_raw"
+COLOUR_TOPIC = "/camera/color/image_raw"  # where the task observes no image
+COLOUR_FRAME = "camera_color_optical_frame"
 
 
 def proprioceptive_stream(task: Task, message_type: str) -> str:
@@ -51,11 +53,37 @@ def _camera_info(camera: CameraModel, frame: str) -> CameraInfo:
     return info
 
 
+class _ImagePublisher:
+    """Publishes images and their camera info with one stamp."""
+
+    def __init__(
+        self, image: Any, info: Any, camera: CameraModel, frame: str, encoding: str, depth: int
+    ) -> None:
+        self._image, self._info = image, info
+        self._info_msg = _camera_info(camera, frame)
+        self._message = Image(height=camera.height, width=camera.width, encoding=encoding)
+        self._message.header.frame_id = frame
+        self._message.step = camera.width * depth  # bytes of a pixel
+        self._pixels = array("B", bytes(camera.height * camera.width * depth))
+
+    def publish(self, stamp_ns: int, pixels: NDArray[np.uint8]) -> None:
+        """Publish an image, given as its bytes in a row."""
+        self._message.header.stamp = self._info_msg.header.stamp = _time(stamp_ns)
+        np.frombuffer(self._pixels, dtype=np.uint8)[:] = pixels
+        self._message.data = self._pixels
+        self._info.publish(self._info_msg)
+        self._image.publish(self._message)
+
+
 class RobotPublishers:
-    """Publishes joints, tool, depth, camera info, ground truth, and clock and colour if asked."""
+    """Publishes joints, tool, ground truth, and what the task needs of depth, colour and clock.
+
+    Args:
+        colour: publish colour images also where the task doesn't observe them.
+    """
 
     def __init__(self, node: Node, world: PushWorld, *, lockstep: bool, colour: bool) -> None:
-        task = world.task
+        task, camera = world.task, world.camera
         joints = proprioceptive_stream(task, "sensor_msgs/msg/JointState")
         tool = proprioceptive_stream(task, "geometry_msgs/msg/PoseStamped")
 
@@ -63,35 +91,40 @@ class RobotPublishers:
             stream = task.streams[name]
             return node.create_publisher(kind, stream.topic, qos_for(stream, lockstep))
 
+        def on_topic(kind: Any, topic: str) -> Any:
+            known = [name for name, stream in task.streams.items() if stream.topic == topic]
+            if known:
+                return publisher(kind, known[0])
+            return node.create_publisher(kind, topic, command_qos())
+
         self._joints = publisher(JointState, joints)
         self._tool = publisher(PoseStamped, tool)
-        self._depth = publisher(Image, task.camera.depth)
-        self._info = publisher(CameraInfo, task.camera.camera_info)
+        self._depth: dict[str, _ImagePublisher] = {}
+        for name, model in world.cameras.items():
+            stated = task.cameras[name]
+            assert stated.depth is not None and stated.camera_info is not None  # see PushWorld
+            depth = publisher(Image, stated.depth)
+            info = publisher(CameraInfo, stated.camera_info)
+            self._depth[name] = _ImagePublisher(depth, info, model, stated.frame, "16UC1", 2)
+        self._colour: _ImagePublisher | None = None
+        observed = task.observation.image
+        if colour or observed is not None:
+            topic = COLOUR_TOPIC if observed is None else task.streams[observed.stream].topic
+            image = on_topic(Image, topic)
+            info = on_topic(CameraInfo, f"{topic.rpartition('/')[0]}/camera_info")
+            self._colour = _ImagePublisher(image, info, camera, COLOUR_FRAME, "rgb8", 3)
         self._truth = node.create_publisher(SimState, GROUND_TRUTH_TOPIC, command_qos())
         self._clock = node.create_publisher(Clock, "/clock", command_qos()) if lockstep else None
-        self._colour = node.create_publisher(Image, COLOUR_TOPIC, command_qos()) if colour else None
 
-        camera = world.camera
         self._joint_msg = JointState(name=list(task.joint_names))
         self._joint_msg.header.frame_id = task.base_frame
         self._tool_msg = PoseStamped()
         self._tool_msg.header.frame_id = task.base_frame
         self._tool_msg.pose.orientation.w = 1.0
         self._tool_msg.pose.position.z = world.tool_height
-        self._depth_msg = self._image(camera, task.camera.frame, "16UC1", 2)
-        self._colour_msg = self._image(camera, task.camera.frame, "rgb8", 3)
-        self._info_msg = _camera_info(camera, task.camera.frame)
         self._truth_msg = SimState()
         self._truth_msg.header.frame_id = task.base_frame
         self._clock_msg = Clock()
-        self._pixels = array("B", bytes(2 * camera.width * camera.height))
-
-    @staticmethod
-    def _image(camera: CameraModel, frame: str, encoding: str, pixel_bytes: int) -> Image:
-        image = Image(height=camera.height, width=camera.width, encoding=encoding)
-        image.header.frame_id = frame
-        image.step = camera.width * pixel_bytes
-        return image
 
     def clock(self, stamp_ns: int) -> None:
         """Publish the simulated time (lockstep only)."""
@@ -111,21 +144,13 @@ class RobotPublishers:
         self._joints.publish(joints)
         self._tool.publish(tool)
 
-    def depth(self, stamp_ns: int, image: NDArray[np.uint16]) -> None:
-        """Publish the depth image and its camera info."""
-        message = self._depth_msg
-        message.header.stamp = self._info_msg.header.stamp = _time(stamp_ns)
-        np.frombuffer(self._pixels, dtype="<u2")[:] = image.reshape(-1)
-        message.data = self._pixels
-        self._info.publish(self._info_msg)
-        self._depth.publish(message)
-
-    def colour(self, stamp_ns: int, image: NDArray[np.uint8]) -> None:
-        """Publish the colour image."""
+    def images(self, stamp_ns: int, world: PushWorld) -> None:
+        """Publish what the cameras see now, as far as anybody wants it."""
+        for name, publisher in self._depth.items():
+            depth = world.depth(name).astype("<u2").reshape(-1).view(np.uint8)
+            publisher.publish(stamp_ns, depth)
         if self._colour is not None:
-            self._colour_msg.header.stamp = _time(stamp_ns)
-            self._colour_msg.data = array("B", image.tobytes())
-            self._colour.publish(self._colour_msg)
+            self._colour.publish(stamp_ns, world.colour().reshape(-1))
 
     def truth(self, stamp_ns: int, truth: Truth) -> None:
         """Publish the ground truth."""

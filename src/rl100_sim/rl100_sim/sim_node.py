@@ -15,13 +15,17 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from rl100_contracts.decode import message_stamp_ns, split_ns
+from rl100_contracts.errors import ContractError
 from rl100_contracts.task import NANOSECONDS
 from rl100_msgs.srv import ResetWorld
 from rl100_node.parameters import declare, declare_lockstep, declare_task
 from rl100_node.qos import command_qos
 from rl100_node.running import run_node
-from rl100_sim import rgb
+from rl100_sim.publishing import RobotPublishers
+from rl100_sim.scene import Randomisation
+from rl100_sim.world import ImageSize, PushWorld
 
+COMMAND_TYPE = "geometry_msgs/msg/PoseStamped"
 RESET_SERVICE = "/rl100_sim/reset"
 MAX_LAG_S = 0.25  # real time: physics further behind the wall clock than this is skipped
 
@@ -32,6 +36,11 @@ class SimNode(Node):
     def __init__(self) -> None:
         super().__init__("rl100_sim")
         task = declare_task(self)
+        if task.action.command_type != COMMAND_TYPE:
+            raise ContractError(
+                f"task '{task.name}': action.command_type is {task.action.command_type}; the "
+                f"simulated robot follows {COMMAND_TYPE}"
+            )
         self._lockstep = declare_lockstep(self)
         seed = declare(
             self, "seed", 0, "seed of the start before the first reset", low=0, high=2**62
@@ -44,8 +53,12 @@ class SimNode(Node):
             low=0.0,
             high=2.0,
         )
-        width = declare(self, "image_width", 128, "of the depth image, pixels", low=16, high=1280)
-        height = declare(self, "image_height", 96, "of the depth image, pixels", low=12, high=960)
+        width = declare(
+            self, "image_width", 128, "of the camera's images, pixels", low=16, high=1280
+        )
+        height = declare(
+            self, "image_height", 96, "of the camera's images, pixels", low=12, high=960
+        )
         feedback_hz = declare(
             self,
             "feedback_rate_hz",
@@ -70,14 +83,7 @@ class SimNode(Node):
             low=0.1,
             high=3600.0,
         )
-        colour = self._colour_works(
-            declare(self, "rgb", False, "publish colour images where EGL or OSMesa can render")
-        )
-        # Not before: MuJoCo reads its choice of OpenGL when it is first imported.
-        from rl100_sim.publishing import RobotPublishers
-        from rl100_sim.scene import Randomisation
-        from rl100_sim.world import ImageSize, PushWorld
-
+        colour = declare(self, "rgb", False, "publish colour images also if the task observes none")
         self._task = task
         self._world = PushWorld(
             task,
@@ -87,7 +93,6 @@ class SimNode(Node):
         )
         self._world.reset(seed)
         self._publish = RobotPublishers(self, self._world, lockstep=self._lockstep, colour=colour)
-        self._colour = rgb.ColourCamera(self._world) if colour else None
         self._period_ns = task.control.period_ns
         self._stamp_ns = 0
         self._waiting = False
@@ -105,12 +110,6 @@ class SimNode(Node):
             self.create_timer(1.0 / feedback_hz, self._on_timer, clock=steady)
         mode = "lockstep, waits for a reset" if self._lockstep else "real time"
         self.get_logger().info(f"simulated robot of task '{task.name}' is ready ({mode})")
-
-    def _colour_works(self, wanted: bool) -> bool:
-        if wanted and rgb.choose_backend() is None:
-            self.get_logger().warning(rgb.UNAVAILABLE)
-            return False
-        return wanted
 
     # --- commands
 
@@ -172,9 +171,7 @@ class SimNode(Node):
         self._waiting = not truth.done
         self._last_progress = time.monotonic()
         publish.clock(stamp)
-        publish.depth(stamp, world.depth())
-        if self._colour is not None:
-            publish.colour(stamp, self._colour.render())
+        publish.images(stamp, world)
         publish.truth(stamp, truth)
         publish.proprioception(stamp, world.proprioception())
 
@@ -211,12 +208,6 @@ class SimNode(Node):
             self._publish_tick()
         else:
             self._publish.proprioception(self._stamp_ns, self._world.proprioception())
-
-    def shut_down(self) -> None:
-        """Give the OpenGL context back."""
-        if self._colour is not None:
-            self._colour.close()
-            self._colour = None
 
 
 def main() -> None:

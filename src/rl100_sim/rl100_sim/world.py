@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +16,11 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from rl100_contracts.cameras import Camera
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
 from rl100_sim.camera import CameraModel, DepthCamera, DepthImage, DepthNoise, quaternion_matrix
+from rl100_sim.colour import ColourCamera, ColourImage
 from rl100_sim.robot import JOINT_NAMES, ArmKinematics, Firmware
 from rl100_sim.scene import (
     PushScene,
@@ -56,7 +59,7 @@ class SensorNoise:
 
 @dataclass(frozen=True)
 class ImageSize:
-    """Size (pixels) and horizontal field of view (rad) of the depth image."""
+    """Size (pixels) and horizontal field of view (rad) of the depth and the colour image."""
 
     width: int = 128
     height: int = 96
@@ -91,10 +94,36 @@ class Truth:
     done: bool
 
 
-def camera_of_task(task: Task, size: ImageSize) -> CameraModel:
-    """The depth camera at the pose that the task states, with square pixels."""
+#: Of the optical frame where the task states none, as it has no depth camera: position (m) and
+#: quaternion (x, y, z, w) in the base frame. It looks down at the table from behind the goal.
+CAMERA_POSITION = (0.62, 0.0, 0.62)
+CAMERA_QUATERNION = (0.653281, 0.653281, -0.270598, -0.270598)
+
+
+def cameras_of_task(task: Task, size: ImageSize) -> dict[str, CameraModel]:
+    """The task's depth cameras by their names.
+
+    Raises:
+        ContractError: one of them is not a depth image from a place that stands still.
+    """
+    for name, camera in task.cameras.items():
+        if camera.depth is None or camera.mount != "fixed":
+            raise ContractError(
+                f"task '{task.name}': camera '{name}' cannot be simulated: give it a depth stream "
+                "and mount: fixed"
+            )
+    return {name: camera_model(camera, size) for name, camera in task.cameras.items()}
+
+
+def camera_model(stated: Camera | None, size: ImageSize) -> CameraModel:
+    """A camera at the pose that the task states (or the usual one), with square pixels."""
     focal = size.width / 2.0 / math.tan(size.horizontal_fov / 2.0)
-    near, far = task.camera.depth_range
+    position: Sequence[float] = CAMERA_POSITION
+    quaternion: Sequence[float] = CAMERA_QUATERNION
+    near, far = 0.0, math.inf
+    if stated is not None:
+        position, quaternion = stated.position, stated.quaternion_xyzw
+        near, far = stated.depth_range
     return CameraModel(
         width=size.width,
         height=size.height,
@@ -102,15 +131,15 @@ def camera_of_task(task: Task, size: ImageSize) -> CameraModel:
         fy=focal,
         cx=(size.width - 1) / 2.0,
         cy=(size.height - 1) / 2.0,
-        position=np.array(task.camera.position, dtype=np.float64),
-        rotation=quaternion_matrix(task.camera.quaternion_xyzw),
+        position=np.array(position, dtype=np.float64),
+        rotation=quaternion_matrix(quaternion),
         min_range=near,
         max_range=far,
     )
 
 
 class PushWorld:
-    """One push scene with its robot and its depth camera.
+    """One push scene with its robot and its camera.
 
     The task gives the control rate, the episode length, the camera's pose and the joint names.
     One :meth:`step` is one control period. Call :meth:`reset` before anything else.
@@ -152,14 +181,20 @@ class PushWorld:
         )
         self.model = compile_scene(self.scene)
         self.data = mujoco.MjData(self.model)
-        self.camera = camera_of_task(task, image or ImageSize())
-        self._depth = DepthCamera(self.model, self.camera)
+        size = image or ImageSize()
+        self.cameras = cameras_of_task(task, size)
+        models = self.cameras or {"": camera_model(None, size)}
+        # With the first one's lens the robot also sees colour.
+        self.camera = next(iter(models.values()))
+        self._depths = {name: DepthCamera(self.model, model) for name, model in models.items()}
+        self._colour: ColourCamera | None = None  # made when it is first looked through
         joint = self.model.joint("block_joint")
         self._block_qpos = int(self.model.jnt_qposadr[joint.id])
         self._goal = np.array([*self.scene.goal, self.scene.block_half[2]])
         self.tool_height = self.scene.pusher_bottom + self.scene.pusher_radius
         self._generators = {
-            name: np.random.Generator(np.random.Philox()) for name in ("joints", "depth")
+            name: np.random.Generator(np.random.Philox())
+            for name in ("joints", *(f"depth {camera}" for camera in self._depths))
         }
         self._noise_keys: dict[str, NDArray[Any]] = {}
         self.seed = 0
@@ -182,9 +217,17 @@ class PushWorld:
         self.data.qpos[q : q + 3] = (*variation.block_xy, self.scene.block_half[2])
         self.data.qpos[q + 3 : q + 7] = (math.cos(half), 0.0, 0.0, math.sin(half))
         mujoco.mj_forward(self.model, self.data)
-        self._depth.place(variation.camera_shift, variation.camera_rotation)
+        for depth in self._depths.values():
+            depth.place(variation.camera_shift, variation.camera_rotation)
+        if self._colour is not None:
+            self._colour.place(variation.camera_shift, variation.camera_rotation)
         keys: NDArray[Any] = np.random.SeedSequence([seed, 0x5E450]).generate_state(4, np.uint64)
-        self._noise_keys = {"joints": keys[:2], "depth": keys[2:]}
+        self._noise_keys = {"joints": keys[:2]}
+        for index, name in enumerate(self._depths):
+            if index:
+                more = np.random.SeedSequence([seed, 0x5E450, index])
+                keys = more.generate_state(4, np.uint64)
+            self._noise_keys[f"depth {name}"] = keys[2:]
         return variation
 
     @property
@@ -242,12 +285,24 @@ class PushWorld:
         velocities = self.data.qvel[:2] + self.noise.joint_velocity * draws[2:]
         return Proprioception(positions, velocities, self.kinematics.forward(positions))
 
-    def depth(self) -> DepthImage:
-        """Depth image ``(height, width)``, ``uint16`` mm, 0 where nothing was seen."""
+    def depth(self, camera: str = "") -> DepthImage:
+        """Depth image ``(height, width)``, ``uint16`` mm, 0 where nothing was seen.
+
+        Args:
+            camera: name of one of the task's; empty: the first.
+        """
+        name = camera or next(iter(self._depths))
+        depth = self._depths[name]
         mujoco.mj_kinematics(self.model, self.data)
-        return self._depth.sense(
-            self._depth.render(self.data), self.noise.depth, self._rng("depth")
-        )
+        return depth.sense(depth.render(self.data), self.noise.depth, self._rng(f"depth {name}"))
+
+    def colour(self) -> ColourImage:
+        """Colour image ``(height, width, 3)``, ``uint8`` RGB."""
+        if self._colour is None:
+            self._colour = ColourCamera(self.model, self.camera)
+            self._colour.place(self.variation.camera_shift, self.variation.camera_rotation)
+        mujoco.mj_kinematics(self.model, self.data)
+        return self._colour.render(self.data)
 
     def truth(self) -> Truth:
         """Ground truth of this moment."""

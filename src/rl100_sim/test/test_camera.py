@@ -98,7 +98,7 @@ def test_noise_grows_with_distance_and_drops_pixels(distance: float) -> None:
 
 def test_camera_of_the_task_sees_block_and_pusher_and_no_table(task: Task) -> None:
     world = PushWorld(task)
-    low, high = np.array(task.camera.crop_low), np.array(task.camera.crop_high)
+    low, high = np.array(task.cloud.crop.low), np.array(task.cloud.crop.high)
     for seed in range(20):
         world.reset(seed)
         points = world.camera.deproject(world.depth())
