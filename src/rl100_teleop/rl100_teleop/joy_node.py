@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 
 from sensor_msgs.msg import Joy
+from std_msgs.msg import Bool
 
 from rl100_contracts.errors import ContractError
 from rl100_node.labelling import DISCARD, FAILURE, STOP, SUCCESS, Label
 from rl100_node.parameters import declare
+from rl100_node.qos import command_qos
 from rl100_teleop.joystick import JoyPilot
 from rl100_teleop.operator_node import OperatorNode
 
@@ -42,6 +44,7 @@ class TeleopJoyNode(OperatorNode):
             self._button(name, index)
         self._button("stop", 6)
         self._pilot = JoyPilot([int(a) for a in axes], signs, deadman, deadzone, timeout_s)
+        self._deadman = self.create_publisher(Bool, "/rl100/deadman", command_qos())
         self.create_subscription(Joy, "/joy", self._on_joy, 10)
 
     def _numbers(self, name: str, default: str) -> list[float]:
@@ -72,5 +75,7 @@ class TeleopJoyNode(OperatorNode):
                 self.publish_label(_VERDICTS[name])
 
     def on_tick(self) -> None:
-        """Publish the action of the sticks."""
-        self.drive(self._pilot.steer(time.monotonic()), self._speed)
+        """Publish the dead-man button and the action of the sticks."""
+        now = time.monotonic()
+        self._deadman.publish(Bool(data=self._pilot.held(now)))
+        self.drive(self._pilot.steer(now), self._speed)

@@ -68,8 +68,12 @@ class JoyPilot:
             if down and index < len(before) and not before[index]
         ]
 
+    def held(self, now: float) -> bool:
+        """Whether the dead-man button is held (``now`` in s, steady)."""
+        return self._held and now - self._heard <= self._timeout_s
+
     def steer(self, now: float) -> NDArray[np.float64] | None:
         """Direction (d,), each from -1 to 1; None while the dead-man button isn't held."""
-        if not self._held or now - self._heard > self._timeout_s:
+        if not self.held(now):
             return None
         return self._direction.copy()

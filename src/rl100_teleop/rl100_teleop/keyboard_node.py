@@ -15,6 +15,7 @@ from rl100_teleop.operator_node import OperatorNode
 
 HELP = (
     "arrows or i j k l move (page up/down or u o: z)   shift+arrow fast   [ ] slower, faster\n"
+    "where the task turns the tool: Y H about x, U J about y, I K about z (capitals)\n"
     "r start   s success   f failure   d discard   space or Esc STOP the robot   h help   q quit"
 )
 

@@ -16,6 +16,9 @@ CARTESIAN_KEYS = {
     "x": (("up", "i"), ("down", "k")),
     "y": (("left", "j"), ("right", "l")),
     "z": (("pageup", "u"), ("pagedown", "o")),
+    "rx": (("Y",), ("H",)),
+    "ry": (("U",), ("J",)),
+    "rz": (("I",), ("K",)),
 }
 JOINT_KEYS = (
     (("up", "i"), ("down", "k")),

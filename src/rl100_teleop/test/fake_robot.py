@@ -16,8 +16,10 @@ from importlib import import_module
 
 import rclpy
 from rclpy.node import Node
+from rclpy.time import Time
 
-from rl100_contracts.task import Role, load_task
+from rl100_contracts.streams import Role
+from rl100_contracts.task import NANOSECONDS, load_task
 from rl100_node.qos import qos_for
 
 
@@ -48,13 +50,15 @@ def main() -> None:
     while options.count and any(p.get_subscription_count() == 0 for _, p, _ in publishers):
         time.sleep(0.05)
     print("ready", flush=True)
-    tick, due = 0, time.monotonic()
+    # Stamped by the schedule, as a camera that exposes on time: a busy machine delays messages, it
+    # makes no gaps between them.
+    tick, due, first_ns = 0, time.monotonic(), node.get_clock().now().nanoseconds
     while rclpy.ok() and (not options.count or tick < options.count):
-        now = node.get_clock().now().to_msg()
+        stamp = Time(nanoseconds=first_ns + round(tick * NANOSECONDS / options.rate)).to_msg()
         for name, publisher, message in publishers:
             if name == options.freeze:
                 continue
-            message.header.stamp = now
+            message.header.stamp = stamp
             publisher.publish(message)
         tick += 1
         due += 1.0 / options.rate

@@ -27,7 +27,8 @@ from rl100_contracts.episode import (  # noqa: E402
     load_episode_info,
     unfinished_episodes,
 )
-from rl100_contracts.task import NANOSECONDS, Role, load_task  # noqa: E402
+from rl100_contracts.streams import Role  # noqa: E402
+from rl100_contracts.task import NANOSECONDS, load_task  # noqa: E402
 from rl100_msgs.msg import EpisodeEvent, RewardEvent  # noqa: E402
 from rl100_msgs.srv import StartEpisode, StopEpisode  # noqa: E402
 from rl100_node.qos import command_qos, episode_qos  # noqa: E402

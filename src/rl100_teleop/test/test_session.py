@@ -71,6 +71,9 @@ def executed(stamp_ns: int, source: str = "policy", version: str = "v1") -> byte
         chunk_sequence=1, chunk_index=0, hold=False, limited=False,
         raw_action=np.zeros(2, np.float32), action=np.zeros(2, np.float32),
         target=np.zeros(2), feedback=np.zeros(2), reason="",
+        planned_target=np.zeros(2), sent=True, shadow_version="", shadow_sequence=0,
+        shadow_index=0, shadow_raw_action=np.zeros(0, np.float32),
+        shadow_action=np.zeros(0, np.float32), shadow_target=np.zeros(0), shadow_deviation=0.0,
     )  # fmt: skip
     return bytes(store.serialize_cdr(message, EXECUTED_TYPE))
 

@@ -151,6 +151,18 @@ def test_joint_tasks_have_keys_too() -> None:
         key_table(task(9), [])
 
 
+def test_keys_turn_the_tool_about_each_axis() -> None:
+    names = ["x", "y", "z", "rx", "ry", "rz"]
+    space = {"space": "delta_tool_pose", "names": names, "low": [-0.1] * 6, "high": [0.1] * 6}
+    task = TASK.model_copy(update={"action": TASK.action.model_copy(update=space)})
+    table = key_table(task, ["rz"])
+    assert [table[key] for key in "YHUJIK"] == [
+        (3, 1.0), (3, -1.0), (4, 1.0), (4, -1.0), (5, -1.0), (5, 1.0)
+    ]  # fmt: skip
+    assert {index for index, _ in table.values()} == set(range(6))
+    assert len(table) == 6 * 2 + 6  # two keys more for each of x, y, z: no key does two things
+
+
 def test_operator_is_engaged_through_short_pauses() -> None:
     engagement = Engagement(release_s=1.0)
     assert not engagement.update(False, 0.0)

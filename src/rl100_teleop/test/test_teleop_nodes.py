@@ -20,6 +20,7 @@ rclpy = pytest.importorskip("rclpy")
 pytest.importorskip("rl100_msgs.msg")
 
 from sensor_msgs.msg import Joy  # noqa: E402
+from std_msgs.msg import Bool  # noqa: E402
 
 from rl100_contracts.chunks import chunk_from_message  # noqa: E402
 from rl100_contracts.task import load_task  # noqa: E402
@@ -40,9 +41,11 @@ class Station:
         self.chunks: list[ActionChunk] = []
         self.rewards: list[RewardEvent] = []
         self.starts: list[str] = []
+        self.deadman: list[Bool] = []
         for kind, topic, kept in (
             (ActionChunk, "/rl100/teleop_chunk", self.chunks),
             (RewardEvent, "/rl100/reward", self.rewards),
+            (Bool, "/rl100/deadman", self.deadman),
         ):
             self.node.create_subscription(kind, topic, kept.append, command_qos())
         self.node.create_service(StartEpisode, "/rl100/episode/start", self._start)
@@ -177,8 +180,10 @@ def test_joystick_steers_with_the_deadman_and_labels(station: Station) -> None:
     station.until(lambda: len(station.chunks) > 3, lambda: joy(1))
     assert [0.03, -0.03] in station.actions()
     assert station.chunks[0].source == "joy"
+    assert station.deadman[-1].data
     # Letting go of the button: one last action, which stands still.
     station.until(lambda: station.actions()[-1] == [0.0, 0.0], lambda: joy(0))
+    assert not station.deadman[-1].data
     count = len(station.chunks)
     for _ in range(10):
         joy(0)

@@ -23,10 +23,11 @@ from rclpy.task import Future
 from rl100_contracts.decode import split_ns
 from rl100_contracts.episode import Outcome, unfinished_episodes
 from rl100_contracts.errors import ContractError
-from rl100_contracts.task import Role
+from rl100_contracts.streams import Role
 from rl100_msgs.msg import EpisodeEvent
 from rl100_msgs.srv import StartEpisode, StopEpisode
 from rl100_node.diagnostics import OK, WARN, Diagnostics
+from rl100_node.executors import call_soon
 from rl100_node.parameters import declare, declare_lockstep, declare_task
 from rl100_node.qos import command_qos, episode_qos, qos_for
 from rl100_teleop.recorder.session import (
@@ -80,6 +81,7 @@ class RecorderNode(Node):
         settings = self._settings()
         self._make_folder()
         self._session = RecordingSession(self._task, self._data, settings)
+        self.awaits = True
         self._waiting: dict[str, list[Future]] = {}
         self._ticks: list[Future] = []
         self._saving: list[Work[Ended]] = []
@@ -93,7 +95,6 @@ class RecorderNode(Node):
         self.create_service(StartEpisode, start, self._on_start, callback_group=group)
         self.create_service(StopEpisode, stop, self._on_stop, callback_group=group)
         self.create_timer(TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._wake = self.create_guard_condition(self._tick)
         self._greet()
 
     def _make_folder(self) -> None:
@@ -110,10 +111,11 @@ class RecorderNode(Node):
         return Settings(
             lockstep=self._lockstep,
             fresh_s=value("fresh_s", 0.5, "a topic without a message for longer blocks a start, s"),
-            # In lockstep the last data is sure to come, however busy the machine is.
+            # Only waited for while data is missing: on a busy machine it comes late, and in
+            # lockstep it is sure to come.
             grace_s=value(
                 "grace_s",
-                5.0 if self._lockstep else 0.5,
+                5.0 if self._lockstep else 2.0,
                 "how long an ended episode waits for its last data, s",
             ),
             max_length_s=value("max_length_s", 0.0, length),
@@ -177,7 +179,7 @@ class RecorderNode(Node):
         work = self._worker.submit(closing.save)
         self._saving.append(work)
         # The end is announced in the node's own thread, at once.
-        work.add_done_callback(lambda _: self._wake.trigger())
+        work.add_done_callback(lambda _: call_soon(self, self._tick))
 
     # --- services
 

@@ -21,7 +21,8 @@ from rl100_contracts.episode_writer import EpisodeWriter
 from rl100_contracts.errors import ContractError
 from rl100_contracts.interfaces import ensure_type
 from rl100_contracts.observation import BREAK_PERIODS
-from rl100_contracts.task import NANOSECONDS, Role, Stream, Task
+from rl100_contracts.streams import Role, Stream
+from rl100_contracts.task import NANOSECONDS, Task
 from rl100_teleop.recorder.stamps import Place, WorldClock
 
 REWARD_TOPIC = "/rl100/reward"
