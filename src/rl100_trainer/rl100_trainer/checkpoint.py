@@ -65,16 +65,28 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint so that a crash leaves the old or the new one, never half of one."""
+    """Write a checkpoint so that a crash leaves the old or the new one, never half of one.
+
+    Raises:
+        ContractError: it can't be written (a full disc, say); the last one is kept.
+    """
     fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_tensors(fresh / TENSOR_FILE, checkpoint.tensors)
-    write_json_atomic(fresh / STATE_FILE, checkpoint.state.model_dump(mode="json"))
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(fresh, folder)
+    try:
+        fresh.mkdir(parents=True)
+        save_tensors(fresh / TENSOR_FILE, checkpoint.tensors)
+        write_json_atomic(fresh / STATE_FILE, checkpoint.state.model_dump(mode="json"))
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(fresh, folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ContractError(
+            f"{folder}: the checkpoint cannot be written ({reason}): make room or mend the folder, "
+            "then give the same command again; it goes on from the last checkpoint"
+        ) from None
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -108,6 +120,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
     nested: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition(".")
-        nested.setdefault(int(number), {})[name] = value
+        nested.setdefault(int(number), {})[name] = value.clone()  # not shared with whoever saved
     state = optimizer.state_dict()
     optimizer.load_state_dict({"state": nested, "param_groups": state["param_groups"]})

@@ -27,10 +27,17 @@ class Outcome:
 
 
 def training_command(
-    stage: str, task: str, data: Sequence[str], output: Path, overrides: Sequence[str]
+    stage: str,
+    task: str,
+    data: Sequence[str],
+    output: Path,
+    overrides: Sequence[str],
+    previous: str = "",
 ) -> list[str]:
     """Command line that runs a stage with this interpreter."""
     command = [sys.executable, "-m", "rl100_trainer", stage, "--json", "--task", task]
+    if previous:
+        command += ["--previous", previous]
     for folder in data:
         command += ["--data", folder]
     for override in overrides:

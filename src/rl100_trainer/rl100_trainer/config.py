@@ -22,6 +22,7 @@ Width = Annotated[int, Field(ge=8, le=8192)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 
+TRAIN_STEPS = 100  # T, diffusion times of the squared-cosine schedule
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -67,21 +68,20 @@ class ModelConfig(StrictModel):
 class DiffusionConfig(StrictModel):
     """Noise schedule and sampler (squared cosine, DDIM with η = 1)."""
 
-    train_steps: Annotated[int, Field(ge=4, le=1000)] = Field(default=100, description="T")
-    steps: Count = Field(default=10, description="denoising steps K")
-    sigma_min: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.01, description="lower bound of σ, so that log-probabilities exist"
+    steps: Annotated[int, Field(ge=1, le=TRAIN_STEPS // 2)] = Field(
+        default=5, description=f"denoising steps K, of T = {TRAIN_STEPS}"
     )
-    sigma_max: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None,
-        description="upper bound of σ; empty: 0.8 for single actions, 0.1 for chunks (paper)",
+    sigma_min: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.2,
+        description="lower bound of σ in rollouts: exploration, of which the RL stages need much",
+    )
+    sigma_max: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.8, description="upper bound of σ (paper: 0.8 for single actions, 0.1 for chunks)"
     )
 
     @model_validator(mode="after")
-    def _steps_fit(self) -> DiffusionConfig:
-        if 2 * self.steps > self.train_steps:
-            raise ValueError("steps must be at most half of train_steps")
-        if self.sigma_max is not None and self.sigma_max < self.sigma_min:
+    def _bounds_fit(self) -> DiffusionConfig:
+        if self.sigma_max < self.sigma_min:
             raise ValueError("sigma_max must not be below sigma_min")
         return self
 
@@ -90,45 +90,110 @@ class ImitationConfig(StrictModel):
     """Imitation: encoder and denoiser."""
 
     steps: Count = Field(default=1500, description="optimiser steps")
-    batch_size: Count = Field(default=128, description="observations in a step")
-    noise_levels: Count = Field(
-        default=4, description="noise levels per observation, folded into the batch"
-    )
-    learning_rate: Rate = Field(default=1e-3, description="AdamW with warm-up, then cosine to 0")
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.995, description="of the averaged weights, which are the ones that are kept"
+    batch_size: Count = Field(default=128, description="observations in a step; distillation too")
+    learning_rate: Rate = Field(
+        default=1e-3, description="AdamW with warm-up, then cosine to 0; distillation too"
     )
     beta_recon: Weight = Field(
-        default=0.5, description="weight of the reconstruction of cloud and state"
+        default=0.5, description="weight of the reconstruction of what is observed"
     )
     beta_kl: Weight = Field(default=1e-5, description="weight of the information bottleneck")
     outcomes: list[Literal["success", "failure", "unknown"]] = Field(
         default=["success"], min_length=1, description="which episodes are imitated"
     )
-    validation: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.05, description="part of the episodes that is held out to measure the loss"
+
+
+class AugmentationConfig(StrictModel):
+    """Augmentation of what the imitation and the critics see; images are always shifted (DrQ)."""
+
+    image_color: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="brightness, contrast and saturation change by up to this share"
+    )
+    cloud_jitter: Annotated[float, Field(ge=0, le=0.1)] = Field(
+        default=0.0, description="standard deviation of noise on each point, m"
+    )
+    cloud_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0,
+        description="up to this share of the points gives way to others, and again as many around "
+        "one point, as if hidden",
+    )
+    camera_error: Annotated[list[Weight], Field(min_length=2, max_length=2)] = Field(
+        default=[0.0, 0.0],
+        description="shift along each axis, m, and turn, degrees, of the cloud against the robot "
+        "at most: what an error of the camera's calibration does",
     )
 
 
 class DistillConfig(StrictModel):
     """Consistency distillation: the one-step student."""
 
-    steps: Count = Field(default=1000, description="optimiser steps")
-    batch_size: Count = Field(default=128, description="teacher chains in a step (K pairs each)")
-    learning_rate: Rate = Field(default=1e-3, description="AdamW with warm-up, then cosine to 0")
+    steps: Count = Field(default=3000, description="optimiser steps")
+
+
+class CriticConfig(StrictModel):
+    """Q and V of the reinforcement learning stages."""
+
+    discount: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.9925, description="γ of one control step; a chunk's is γ^n"
+    )
+    expectile: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.7, description="IQL: the expectile that V takes of Q"
+    )
+    steps: Count = Field(default=1000, description="optimiser steps of each offline iteration")
+
+
+class OfflineConfig(StrictModel):
+    """Iterative offline reinforcement learning."""
+
+    iterations: Annotated[int, Field(ge=0)] = Field(
+        default=2, description="M: roll out, merge, improve; 0: no offline stage"
+    )
+    rollouts: Count = Field(default=200, description="episodes that each iteration adds")
+    phases: Count = Field(default=2, description="gated improvements in one iteration")
+    steps: Count = Field(default=100, description="optimiser steps of one phase")
+    learning_rate: Rate = Field(default=3e-5, description="Adam, of the denoiser")
+    gate: Literal["paired", "margin", "both", "none"] = Field(
+        default="paired",
+        description="paired: mean over standard error of the paired gain; margin: 5 % (paper)",
+    )
+    check_episodes: Annotated[int, Field(ge=0)] = Field(
+        default=200,
+        description="real episodes at most of a trial before a policy is adopted (0: none), and of "
+        "each evaluation that chooses the online stage's best one",
+    )
+    imitate: Literal["none", "successes", "weighted", "all"] = Field(
+        default="weighted", description="gated re-training by imitation after each iteration"
+    )
+
+
+class OnlineConfig(StrictModel):
+    """On-policy reinforcement learning."""
+
+    env_steps: Count = Field(default=1_000_000, description="control steps to collect at most")
+    environments: Count = Field(default=64, description="simulated worlds side by side")
+    decisions: Count = Field(default=20, description="decisions of each between two updates")
+    learning_rate: Rate = Field(
+        default=2e-4, description="Adam, of denoiser and encoder; falls to 15 % linearly"
+    )
+    clip: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="ε of PPO, for each denoising step"
+    )
+    train_encoder: bool = Field(default=True, description="false: frozen, as in the offline stage")
+    distill_weight: Weight = Field(default=1.0, description="λ_CD, offline too; 0: no student")
 
 
 class RunConfig(StrictModel):
     """The run itself."""
 
+    algorithm: Literal["rl100", "bc", "dppo", "wsrl"] = Field(
+        default="rl100",
+        description="bc: imitation only; dppo: then online PPO only; wsrl: then warm-started SAC",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
         default=0, description="same seed, same result (CPU)"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: a GPU when there is one"
-    )
-    threads: Count = Field(
-        default=1, description="of PyTorch on the CPU; more only help large networks"
     )
     checkpoint_every: Count = Field(default=500, description="optimiser steps between checkpoints")
 
@@ -139,7 +204,11 @@ class TrainConfig(StrictModel):
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     imitation: ImitationConfig = ImitationConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
     distill: DistillConfig = DistillConfig()
+    critic: CriticConfig = CriticConfig()
+    offline: OfflineConfig = OfflineConfig()
+    online: OnlineConfig = OnlineConfig()
     run: RunConfig = RunConfig()
 
     def to_yaml(self) -> str:

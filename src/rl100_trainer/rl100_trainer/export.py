@@ -20,6 +20,7 @@ from rl100_contracts.bundle import (
     CONFIG,
     DENOISER,
     POLICY,
+    SELFTEST,
     TASK,
     WEIGHTS,
     Manifest,
@@ -32,36 +33,54 @@ from rl100_contracts.task import Task
 from rl100_trainer.checkpoint import save_tensors
 from rl100_trainer.config import TrainConfig
 from rl100_trainer.networks.policy import DiffusionPolicy
+from rl100_trainer.spec import PolicySpec
 
 OPSET = 17
 PARITY_SAMPLES = 256
 PARITY_BATCH = 32
 PARITY_LIMIT = 1e-4
+SELFTEST_SAMPLES = 4
 FloatArray = NDArray[np.float32]
+Observations = tuple[Tensor, Tensor, Tensor]  # states, clouds, images
 
 
-class OneStepGraph(nn.Module):
-    """state, cloud, noise → action of the one-step student, in task units."""
+def observed_names(spec: PolicySpec) -> list[str]:
+    """Names of the graphs' inputs that are observed."""
+    seen = {"state": True, "cloud": spec.num_points > 0, "image": spec.image_shape is not None}
+    return [name for name, there in seen.items() if there]
+
+
+class _Graph(nn.Module):
+    """A policy's graph, whose first inputs are what the policy observes."""
 
     def __init__(self, policy: DiffusionPolicy) -> None:
         super().__init__()
         self.policy = policy
+        self._names = observed_names(policy.spec)
 
-    def forward(self, state: Tensor, cloud: Tensor, noise: Tensor) -> Tensor:
-        return self.policy.act(state, cloud, noise)
+    def _condition(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The encoded observation, and the other inputs."""
+        count = len(self._names)
+        seen = dict(zip(self._names, inputs[:count], strict=True))
+        # What is not observed is no input of the graph either.
+        state = seen["state"]
+        cloud = seen.get("cloud", state.new_zeros(*state.shape[:2], 0, 3))
+        return self.policy.condition(state, cloud, seen.get("image")), inputs[count:]
 
 
-class ChainGraph(nn.Module):
+class OneStepGraph(_Graph):
+    """Observation, noise → action of the one-step student, in task units."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        condition, (noise,) = self._condition(inputs)
+        return self.policy.executed(self.policy.student_clean(noise, 0, condition))
+
+
+class ChainGraph(_Graph):
     """Observation, noise, step_noise, noise_scale → action, chain, log_prob of the K steps."""
 
-    def __init__(self, policy: DiffusionPolicy) -> None:
-        super().__init__()
-        self.policy = policy
-
-    def forward(
-        self, state: Tensor, cloud: Tensor, noise: Tensor, step_noise: Tensor, noise_scale: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        condition = self.policy.condition(state, cloud)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        condition, (noise, step_noise, noise_scale) = self._condition(inputs)
         chain = self.policy.rollout(condition, noise, step_noise, noise_scale)
         return self.policy.executed(chain.samples[-1]), chain.samples, chain.log_probs
 
@@ -92,11 +111,19 @@ def example_inputs(policy: DiffusionPolicy, batch: int, seed: int = 0) -> dict[s
     spec, generator = policy.spec, torch.Generator().manual_seed(seed)
     shape = (batch, policy.horizon, spec.action_dim)
     return {
-        "state": torch.zeros(batch, spec.n_obs_steps, spec.state_dim),
-        "cloud": torch.zeros(batch, spec.n_obs_steps, spec.num_points, 3),
+        **no_observations(spec, batch),
         "noise": torch.randn(shape, generator=generator),
         "step_noise": torch.randn((policy.schedule.steps, *shape), generator=generator),
         "noise_scale": torch.ones(()),
+    }
+
+
+def no_observations(spec: PolicySpec, batch: int) -> dict[str, Tensor]:
+    """Observations of zeros by the names of the graphs' inputs."""
+    kinds = {"image": torch.uint8}
+    return {
+        name: torch.zeros((batch, *spec.observation_shapes[f"{name}s"]), dtype=kinds.get(name))
+        for name in observed_names(spec)
     }
 
 
@@ -104,22 +131,22 @@ def export_graphs(policy: DiffusionPolicy, folder: Path) -> None:
     """Write policy.onnx and denoiser.onnx; the policy must be on the CPU."""
     policy.eval()
     inputs = example_inputs(policy, 2)
+    names = [*observed_names(policy.spec), "noise"]
     with torch.no_grad():
         _export(
             OneStepGraph(policy),
-            (inputs["state"], inputs["cloud"], inputs["noise"]),
+            tuple(inputs[name] for name in names),
             folder / POLICY,
-            (["state", "cloud", "noise"], ["action"]),
-            {"state": 0, "cloud": 0, "noise": 0, "action": 0},
+            (names, ["action"]),
+            dict.fromkeys([*names, "action"], 0),
         )
         _export(
             ChainGraph(policy),
             tuple(inputs.values()),
             folder / DENOISER,
             (list(inputs), ["action", "chain", "log_prob"]),
-            {"state": 0, "cloud": 0, "noise": 0, "step_noise": 1, "action": 0, "chain": 1,
-             "log_prob": 1},
-        )  # fmt: skip
+            {**dict.fromkeys([*names, "action"], 0), "step_noise": 1, "chain": 1, "log_prob": 1},
+        )
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
@@ -135,14 +162,33 @@ def _run(session: onnxruntime.InferenceSession, inputs: Mapping[str, Tensor]) ->
     return list(session.run(None, {k: v.numpy() for k, v in inputs.items() if k in names}))
 
 
+def _observed(
+    policy: DiffusionPolicy, observations: Observations, rows: Tensor
+) -> dict[str, Tensor]:
+    """Some of the observations, by the names of the graphs' inputs."""
+    seen = dict(zip(("state", "cloud", "image"), observations, strict=True))
+    return {name: seen[name][rows] for name in observed_names(policy.spec)}
+
+
+def _one_step(policy: DiffusionPolicy, inputs: Mapping[str, Tensor]) -> Tensor:
+    """What the trained policy does for the inputs of the one-step graph."""
+    names = (*observed_names(policy.spec), "noise")
+    action: Tensor = OneStepGraph(policy)(*(inputs[name] for name in names))
+    return action
+
+
 @torch.no_grad()
 def measure_parity(
-    policy: DiffusionPolicy, folder: Path, states: Tensor, clouds: Tensor, seed: int = 0
+    policy: DiffusionPolicy,
+    folder: Path,
+    observations: Observations,
+    seed: int = 0,
+    samples: int = PARITY_SAMPLES,
 ) -> float:
     """Largest difference of exported and trained actions, as a fraction of the action range.
 
-    At least ``PARITY_SAMPLES`` observations, drawn at random from real ones, each with its own
-    noise, one half one by one and the other in batches, through both graphs; the K-step graph
+    At least ``samples`` observations, drawn at random from real ones, each with its own noise,
+    one half one by one and the other in batches, through both graphs; the K-step graph
     deterministic and stochastic.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -150,14 +196,14 @@ def measure_parity(
     one_step, chain = open_session(folder / POLICY), open_session(folder / DENOISER)
     worst = 0.0
     done = 0
-    while done < PARITY_SAMPLES:
-        batch = 1 if done < PARITY_SAMPLES // 2 else PARITY_BATCH
-        index = torch.randint(len(states), (batch,), generator=generator)
+    while done < samples:
+        batch = 1 if done < samples // 2 else min(PARITY_BATCH, samples - done)
+        index = torch.randint(len(observations[0]), (batch,), generator=generator)
         inputs = example_inputs(policy, batch, seed + 1 + done)
-        inputs.update(state=states[index], cloud=clouds[index])
+        inputs.update(_observed(policy, observations, index))
         inputs["noise_scale"] = torch.tensor(float(done % 2))
-        expected = policy.act(inputs["state"], inputs["cloud"], inputs["noise"])
-        wanted = ChainGraph(policy)(**inputs)[0]
+        expected = _one_step(policy, inputs)
+        wanted = ChainGraph(policy)(*inputs.values())[0]
         pairs = [
             (expected, _run(one_step, inputs)[0]),
             (wanted, _run(chain, inputs)[0]),
@@ -170,6 +216,29 @@ def measure_parity(
     return worst
 
 
+@torch.no_grad()
+def write_selftest(
+    policy: DiffusionPolicy, path: Path, observations: Observations, seed: int = 0
+) -> None:
+    """Write real observations with noise, and the actions that the trained policy gives for them.
+
+    Whoever loads the bundle can so prove that it does there what it did here.
+    """
+    count = SELFTEST_SAMPLES
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.randint(len(observations[0]), (count,), generator=generator)
+    inputs = example_inputs(policy, count, seed)
+    inputs.update(_observed(policy, observations, index))
+    expected = {
+        "action": _one_step(policy, inputs),
+        "chain_action": ChainGraph(policy)(*inputs.values())[0],
+    }
+    inputs["step_noise"] = inputs["step_noise"].transpose(0, 1)  # samples first
+    inputs["noise_scale"] = inputs["noise_scale"].expand(count)
+    tensors = {name: tensor.contiguous() for name, tensor in (inputs | expected).items()}
+    save_tensors(path, tensors)
+
+
 def export_bundle(
     policy: DiffusionPolicy,
     config: TrainConfig,
@@ -178,14 +247,17 @@ def export_bundle(
     *,
     stage: str,
     parent: str,
-    observations: tuple[Tensor, Tensor],
+    observations: Observations,
     metrics: Mapping[str, float],
+    parity_samples: int = PARITY_SAMPLES,
 ) -> Manifest:
     """Write the bundle ``final``, unless its graphs differ from the trained policy.
 
     Args:
         policy: on the CPU.
-        observations: real states (M, n_o, d_s) and clouds (M, n_o, N, 3) for the parity check.
+        observations: real states (M, n_o, d_s), clouds (M, n_o, N, 3) and images
+            (M, n_o, H, W, 3) for the parity check.
+        parity_samples: how many of them it takes; fewer only where nobody runs the policy.
 
     Raises:
         ContractError: the export isn't faithful, or ``final`` exists.
@@ -195,13 +267,16 @@ def export_bundle(
     staging.mkdir(parents=True)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     export_graphs(policy, staging)
-    parity = measure_parity(policy, staging, *observations, seed=config.run.seed)
+    parity = measure_parity(
+        policy, staging, observations, seed=config.run.seed, samples=parity_samples
+    )
     if parity > PARITY_LIMIT:
         shutil.rmtree(staging)
         raise ContractError(
             f"{final}: not exported, because the ONNX policy differs from the trained one by "
             f"{parity:.1e} of the action range (limit {PARITY_LIMIT:.0e})"
         )
+    write_selftest(policy, staging / SELFTEST, observations, seed=config.run.seed)
     save_tensors(staging / WEIGHTS, dict(policy.state_dict()))
     (staging / CONFIG).write_text(config.to_yaml(), encoding="utf-8")
     (staging / TASK).write_text(task.to_yaml(), encoding="utf-8")
@@ -218,6 +293,7 @@ def export_bundle(
         n_obs_steps=spec.n_obs_steps,
         state_dim=spec.state_dim,
         num_points=spec.num_points,
+        image_shape=None if spec.image_shape is None else list(spec.image_shape),
         horizon=policy.horizon,
         n_action_steps=spec.n_action_steps,
         action_dim=spec.action_dim,

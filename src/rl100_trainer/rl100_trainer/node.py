@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
 
@@ -19,14 +22,26 @@ from rl100_msgs.action import Train
 from rl100_msgs.msg import TrainProgress
 from rl100_msgs.srv import LoadBundle
 from rl100_node.diagnostics import ERROR, OK, Diagnostics
+from rl100_node.executors import call_soon
 from rl100_node.parameters import declare
 from rl100_node.running import run_node
 from rl100_trainer.child import Outcome, TrainingProcess, training_command
 from rl100_trainer.config import load_config
 
-STAGES = ("il",)
+STAGES = ("il", "offline", "online")
 LOAD_SERVICE = "/rl100_policy/load_bundle"
-PUSH_TIMEOUT_S = 20.0
+PUSH_TIMEOUT_S = 120.0  # a large bundle is checked at the lowest priority
+LOOK_PERIOD_S = 0.1
+
+
+@dataclass
+class _Run:
+    """A training that is running: its goal, and what its process has reported."""
+
+    handle: ServerGoalHandle
+    progress: list[dict[str, Any]] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    ended: Future = field(default_factory=Future)
 
 
 class TrainerNode(Node):
@@ -41,8 +56,13 @@ class TrainerNode(Node):
         load_task(self._task)
         self._diagnostics = Diagnostics(self)
         self._load_client = self.create_client(LoadBundle, LOAD_SERVICE)
+        self.awaits = True
         self._busy = False
         self._child: TrainingProcess | None = None
+        self._run: _Run | None = None
+        # A group of their own, made once: nothing of theirs can keep the action server waiting.
+        group = MutuallyExclusiveCallbackGroup()
+        self._looking = self.create_timer(LOOK_PERIOD_S, self._look, callback_group=group)
         self._server = ActionServer(
             self,
             Train,
@@ -99,6 +119,9 @@ class TrainerNode(Node):
         task = load_task(goal.task or self._task)
         if not goal.data:
             raise ContractError("the goal names no folder of episodes (field data)")
+        if (goal.stage != "il") != bool(goal.previous):
+            word = "takes no" if goal.previous else "needs a"
+            raise ContractError(f"stage {goal.stage} {word} run to go on from (field previous)")
         load_config(None, list(goal.overrides))  # a mistake is told before a process starts
         output = Path(goal.output) if goal.output else self._new_run(goal.stage, task)
         outcome = await self._run_child(handle, goal, task, output)
@@ -125,41 +148,40 @@ class TrainerNode(Node):
         self, handle: ServerGoalHandle, goal: Train.Goal, task: Task, output: Path
     ) -> Outcome:
         command = training_command(
-            goal.stage, goal.task or self._task, goal.data, output, goal.overrides
+            goal.stage, goal.task or self._task, goal.data, output, goal.overrides, goal.previous
         )
-        ended: Future = Future()
-        wake = self.create_guard_condition(lambda: None)
-        latest: list[TrainProgress] = []
-        outcomes: list[Outcome] = []
-
-        def on_progress(entry: dict[str, Any]) -> None:
-            latest[:] = [_message(entry)]
-            wake.trigger()
-
-        def on_end(outcome: Outcome) -> None:
-            outcomes.append(outcome)
-            wake.trigger()
-
-        def look() -> None:
-            # In the executor's thread: the only one that touches the action and the future.
-            if latest and handle.is_active:
-                handle.publish_feedback(Train.Feedback(progress=latest.pop()))
-            if handle.is_cancel_requested and self._child is not None:
-                self._child.stop()
-            if outcomes and not ended.done():
-                ended.set_result(outcomes[0])
-
-        wake.callback = look
-        timer = self.create_timer(0.1, look)
-        self._child = TrainingProcess(command, on_progress, on_end)
+        run = self._run = _Run(handle)
+        self._child = TrainingProcess(command, self._later(run.progress), self._later(run.outcomes))
         self._diagnostics.report(
             OK, f"training {task.name} ({goal.stage}) in {output}", {"pid": self._child.pid}
         )
         try:
-            return await ended
+            return await run.ended
         finally:
-            self.destroy_timer(timer)
-            self.destroy_guard_condition(wake)
+            self._run = None
+
+    def _later(self, entries: list[Any]) -> Callable[[Any], None]:
+        """Takes what the child's thread reports, for :meth:`_look` in the executor's thread."""
+
+        def take(entry: Any) -> None:
+            entries.append(entry)
+            call_soon(self, self._look)
+
+        return take
+
+    def _look(self) -> None:
+        # In the executor's thread: the only one that touches the action and the future.
+        run = self._run
+        if run is None:
+            return
+        if run.progress and run.handle.is_active:
+            newest = run.progress[-1]
+            run.progress.clear()
+            run.handle.publish_feedback(Train.Feedback(progress=_message(newest)))
+        if run.handle.is_cancel_requested and self._child is not None:
+            self._child.stop()
+        if run.outcomes and not run.ended.done():
+            run.ended.set_result(run.outcomes[0])
 
     # --- the policy node
 

@@ -9,7 +9,12 @@ from rl100_contracts.task import Task
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """What goes into a policy and what comes out."""
+    """What goes into a policy and what comes out.
+
+    ``num_points`` 0: the policy sees no cloud. ``image_shape``: height and width of the colour
+    image that it sees; None: it sees none. ``relative_to``: indices of the state that hold the
+    tool's position. ``moves_tool``: actions are steps of that position, axis by axis.
+    """
 
     n_obs_steps: int
     state_dim: int
@@ -19,11 +24,26 @@ class PolicySpec:
     action_high: tuple[float, ...]
     action_is_delta: bool
     relative_to: tuple[int, ...] = ()
+    moves_tool: bool = False
+    image_shape: tuple[int, int] | None = None
 
     @property
     def action_dim(self) -> int:
         """Values in one action (d)."""
         return len(self.action_low)
+
+    @property
+    def observation_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of ``states``, ``clouds`` and ``images`` of one observation.
+
+        What isn't observed has no points or pixels, so that arrays of it are empty.
+        """
+        height, width = self.image_shape or (0, 0)
+        return {
+            "states": (self.n_obs_steps, self.state_dim),
+            "clouds": (self.n_obs_steps, self.num_points, 3),
+            "images": (self.n_obs_steps, height, width, 3),
+        }
 
     @property
     def point_dim(self) -> int:
@@ -33,13 +53,18 @@ class PolicySpec:
     @staticmethod
     def of_task(task: Task) -> PolicySpec:
         """The shapes that a task asks for."""
+        observed = task.observation
+        relative_to = tuple(observed.cloud.relative_to) if observed.cloud else ()
+        action = task.action
         return PolicySpec(
             n_obs_steps=task.control.n_obs_steps,
-            state_dim=task.observation.state_dim,
-            num_points=task.observation.cloud.num_points,
+            state_dim=observed.state_dim,
+            num_points=observed.num_points,
             n_action_steps=task.control.n_action_steps,
             action_low=tuple(task.action.low),
             action_high=tuple(task.action.high),
             action_is_delta=task.action.is_delta,
-            relative_to=tuple(task.observation.cloud.relative_to),
+            relative_to=relative_to,
+            moves_tool=action.space == "delta_tool_position" and len(relative_to) == action.dim,
+            image_shape=observed.image_shape,
         )

@@ -58,6 +58,25 @@ def _cloud(stamp_ns: int, points: np.ndarray) -> bytes:
     )
 
 
+def camera_image(tick: int, seed: int = 0) -> np.ndarray:
+    """What the colour camera sees at a tick: uint8 (96, 128, 3)."""
+    rng = np.random.default_rng([seed, tick])
+    return rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)
+
+
+def _image(stamp_ns: int, pixels: np.ndarray) -> bytes:
+    height, width = pixels.shape[:2]
+    return _message(
+        "sensor_msgs/msg/Image",
+        stamp_ns,
+        height=height,
+        width=width,
+        encoding="rgb8",
+        step=3 * width,
+        data=pixels.reshape(-1),
+    )
+
+
 def write_bag(
     data: Path,
     name: str,
@@ -79,7 +98,7 @@ def write_bag(
     for tick in range(ticks):
         stamp = START_NS + tick * period
         tool = np.array([0.01 * tick, 0.02])
-        points = rng.uniform(-0.1, 0.1, (task.observation.cloud.num_points, 3)).astype(np.float32)
+        points = rng.uniform(-0.1, 0.1, (task.observation.num_points, 3)).astype(np.float32)
         hold = tick in holds
         action = np.array([0.01, 0.001 * tick], dtype=np.float32)
         types = {key: stream.type for key, stream in task.streams.items()}
@@ -99,7 +118,8 @@ def write_bag(
                 ),
             ),
             "points": _cloud(stamp, points),
-            "depth": _message(types["depth"], stamp),
+            "depth": _message("sensor_msgs/msg/Image", stamp),
+            "color": _image(stamp, camera_image(tick, seed)),
             "camera_info": _message(types["camera_info"], stamp),
             "executed_action": _message(
                 types["executed_action"],
@@ -111,7 +131,8 @@ def write_bag(
                 action=np.zeros(2, dtype=np.float32) if hold else action,
             ),
         }
-        for stream, message in messages.items():
+        for stream in messages.keys() & task.streams.keys():
+            message = messages[stream]
             writer.write(stream, stamp + 5, message)
     writer.finish(outcome, "test", ticks, source="scripted")
     return data / name

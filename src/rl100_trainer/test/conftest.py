@@ -23,9 +23,7 @@ TINY = (
     "diffusion.steps=5",
     "imitation.steps=30",
     "imitation.batch_size=16",
-    "imitation.validation=0.2",
     "distill.steps=20",
-    "distill.batch_size=16",
     "run.checkpoint_every=10",
     "run.device=cpu",
 )
@@ -65,6 +63,7 @@ def make_episodes(task: Task, count: int = 6, length: int = 12) -> list[EpisodeA
                 segment=np.zeros(length, dtype=np.int32),
                 decision=np.ones(length, dtype=bool),
                 mode=np.ones(length, dtype=np.uint8),
+                rewards=np.eye(1, length, length - 1, dtype=np.float32)[0],
                 outcome="success",
             )
         )

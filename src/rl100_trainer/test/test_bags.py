@@ -14,8 +14,10 @@ import pytest
 
 from rl100_contracts.episode import Outcome
 from rl100_contracts.errors import ContractError
-from rl100_contracts.task import Task
+from rl100_contracts.images import view_of
+from rl100_contracts.task import Task, load_task
 from rl100_trainer.data.bags import read_episode, read_episodes
+from rl100_trainer.data.store import load_episodes
 
 _spec = importlib.util.spec_from_file_location("trainer_bags", Path(__file__).parent / "bags.py")
 assert _spec is not None and _spec.loader is not None
@@ -37,6 +39,21 @@ def test_steps_pair_actions_with_what_was_seen(tmp_path: Path, task: Task) -> No
     assert episode.segment.tolist() == [0] * 12
 
 
+def test_images_are_what_the_policy_saw(tmp_path: Path) -> None:
+    rgb = load_task("push_rgb")
+    spec = rgb.observation.image
+    assert spec is not None
+    path = bags.write_bag(tmp_path / "data", "one", rgb, seed=3)
+    episode = read_episode(path, rgb)
+    wanted = [view_of(bags.camera_image(tick, 3), spec) for tick in range(12)]
+    assert episode.images.dtype == np.uint8
+    np.testing.assert_array_equal(episode.images[:, 0], wanted)
+    assert episode.clouds.shape == (12, 1, 0, 3)
+    for _ in range(2):  # decoded, then from the cache
+        (again,), _ = read_episodes([tmp_path / "data"], rgb, ["success"], cache=tmp_path / "cache")
+        np.testing.assert_array_equal(again.images, episode.images)
+
+
 def test_holds_are_nobodys_actions(tmp_path: Path, task: Task) -> None:
     episode = read_episode(bags.write_bag(tmp_path, "one", task, holds=(0, 5)), task)
     assert len(episode) == 10
@@ -47,8 +64,12 @@ def test_holds_are_nobodys_actions(tmp_path: Path, task: Task) -> None:
 
 def test_damaged_bags_are_skipped_with_a_sentence(tmp_path: Path, task: Task) -> None:
     data = tmp_path / "data"
-    for name in ("a", "b", "c"):
+    for name in ("a", "b", "c", "d"):
         bags.write_bag(data, name, task)
+    flipped = data / "d" / "d.mcap"
+    content = bytearray(flipped.read_bytes())
+    content[len(content) // 2] ^= 1
+    flipped.write_bytes(content)
     cut, torn = data / "a" / "a.mcap", data / "b" / "b.mcap"
     cut.write_bytes(cut.read_bytes()[:-200])
     content = bytearray(torn.read_bytes())
@@ -56,8 +77,9 @@ def test_damaged_bags_are_skipped_with_a_sentence(tmp_path: Path, task: Task) ->
     torn.write_bytes(content)
     episodes, report = read_episodes([data], task, ["success"], cache=tmp_path / "cache")
     assert [e.episode_id for e in episodes] == ["c"]
-    assert report.used == 1 and len(report.skipped) == 2
+    assert report.used == 1 and len(report.skipped) == 3
     assert "a.mcap" in report.skipped[0] and "\n" not in report.skipped[0]
+    assert "d.mcap" in report.skipped[2] and "bytes have changed" in report.skipped[2]
     with pytest.raises(ContractError, match=r"a\.mcap"):
         read_episodes([data], task, ["success"], strict=True)
 
@@ -76,7 +98,8 @@ def test_cache_gives_the_same_and_heals(tmp_path: Path, task: Task) -> None:
             np.testing.assert_array_equal(getattr(first, name), getattr(other, name))
         assert (other.outcome, other.source) == (first.outcome, first.source)
     assert sorted(p.relative_to(data) for p in data.rglob("*")) == before
-    assert len(np.load(file, allow_pickle=False)["actions"]) == 12
+    (kept,) = load_episodes(file)
+    assert len(kept.actions) == 12
 
 
 def test_a_new_label_needs_no_new_cache(tmp_path: Path, task: Task) -> None:

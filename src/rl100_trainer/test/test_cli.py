@@ -32,7 +32,6 @@ SMALL = (
     "diffusion.steps=5",
     "imitation.batch_size=16",
     "distill.steps=20",
-    "distill.batch_size=16",
     "device=cpu",
 )
 FOREVER = 1_000_000

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
-from rl100_contracts.bundle import verify_bundle
+from rl100_contracts.bundle import MANIFEST, verify_bundle
 from rl100_contracts.errors import ContractError, Interrupted
 from rl100_contracts.task import Task
 from rl100_trainer import export
@@ -21,7 +21,8 @@ from rl100_trainer.distill import consistency_loss, student_error
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.progress import Progress
 from rl100_trainer.spec import PolicySpec
-from rl100_trainer.stages.imitation import make_policy, train_imitation
+from rl100_trainer.stages.imitation import train_imitation
+from rl100_trainer.stages.runs import make_policy
 
 
 def test_run_writes_everything_and_is_deterministic(
@@ -67,6 +68,12 @@ def test_run_directories_are_not_mixed_up(
 ) -> None:
     with pytest.raises(Interrupted):
         train_imitation(tiny, task, episodes, tmp_path, stop=lambda: True)
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / MANIFEST).touch()
+    with pytest.raises(ContractError, match="this is a bundle"):
+        train_imitation(tiny, task, episodes, tmp_path / "bundle")
+    (tmp_path / "bundle" / MANIFEST).unlink()
+    (tmp_path / "bundle").rmdir()
     with pytest.raises(ContractError, match="another configuration"):
         other = tiny.model_copy(update={"run": tiny.run.model_copy(update={"seed": 1})})
         train_imitation(other, task, episodes, tmp_path)

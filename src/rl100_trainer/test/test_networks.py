@@ -69,11 +69,12 @@ def test_recomputed_chain_log_probs_equal_the_sampled_ones(task: Task, widths: s
     chain = policy.rollout(condition, torch.randn(shape), torch.randn(10, *shape))
     again = policy.chain_log_probs(condition, chain.samples)
     torch.testing.assert_close(again, chain.log_probs, atol=1e-3, rtol=1e-4)
-    assert chain.samples.shape == (11, *shape)
+    assert chain.samples.shape == (policy.schedule.steps + 1, *shape)
 
 
 def test_a_longer_horizon_counts_only_the_executed_slice(task: Task) -> None:
-    config = load_config(None, ["model.horizon=8", "model.widths=[16]", "model.features=8"])
+    sizes = ["model.horizon=8", "model.widths=[16]", "model.features=8", "diffusion.steps=10"]
+    config = load_config(None, sizes)
     torch.manual_seed(0)
     policy = DiffusionPolicy(PolicySpec.of_task(task), config)
     condition = torch.randn(2, policy.condition_dim)

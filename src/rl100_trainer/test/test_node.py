@@ -28,6 +28,7 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 
 from rl100_msgs.action import Train  # noqa: E402
 from rl100_msgs.srv import LoadBundle  # noqa: E402
+from rl100_node.discovery import wait_until_known  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
@@ -77,6 +78,10 @@ class Graph:
             stderr=subprocess.DEVNULL,
         )
         self.until(self.client.server_is_ready)
+        assert not wait_until_known(self.node, ["/rl100_trainer"], self._spin_once, 30.0)
+
+    def _spin_once(self, seconds: float) -> None:
+        self.executor.spin_once(timeout_sec=seconds)
 
     def _load(self, request: LoadBundle.Request, response: LoadBundle.Response) -> Any:
         self.pushed.append(request.path)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rl100_contracts.bundle import sha256_file
 from rl100_contracts.decode import ExecutedStep, decode, decode_executed, message_stamp_ns
@@ -23,19 +25,30 @@ from rl100_contracts.episode import (
     EpisodeInfo,
     EpisodeReader,
     Outcome,
+    check_bag,
     list_episodes,
     load_episode_info,
 )
 from rl100_contracts.errors import ContractError
 from rl100_contracts.observation import ObservationAssembler, ObservationError, observed_streams
 from rl100_contracts.task import NANOSECONDS, Task
-from rl100_trainer.data.dataset import EpisodeArrays, segments
+from rl100_trainer.data.dataset import (
+    MODE_POLICY,
+    MODE_TAKEOVER,
+    MODE_TELEOP,
+    EpisodeArrays,
+    segments,
+    stack_observations,
+)
+from rl100_trainer.data.rewards import step_rewards
+from rl100_trainer.data.store import load_episodes, save_episodes
 
-CACHE_FORMAT = 1
-MODE_TELEOP, MODE_POLICY, MODE_TAKEOVER = 1, 2, 3  # rl100_msgs/ExecutedAction
+CACHE_FORMAT = 2
+POLICY_STEP = "rl100_msgs/msg/PolicyStep"
 ACTING = (MODE_TELEOP, MODE_POLICY, MODE_TAKEOVER)
 OLDEST_FRAME_PERIODS = 2  # an action without a frame that is as fresh as this is left out
 
+FloatArray = NDArray[np.float32]
 OnEpisode = Callable[[int, int], None]
 
 
@@ -46,6 +59,31 @@ class DataReport:
     used: int = 0
     filtered: int = 0
     skipped: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RecordedChain:
+    """The denoising chain of a decision: samples (K + 1, h, d) and log-probs (K,), nats."""
+
+    samples: FloatArray
+    log_probs: FloatArray
+
+
+def recorded_chain(path: Path, message: Any) -> RecordedChain:
+    """A PolicyStep message as arrays.
+
+    Raises:
+        ContractError: its sizes contradict each other.
+    """
+    shape = (int(message.denoising_steps) + 1, int(message.horizon), int(message.action_dim))
+    samples = np.asarray(message.chain, dtype=np.float32)
+    log_probs = np.asarray(message.log_probs, dtype=np.float32)
+    if samples.size != np.prod(shape) or log_probs.size != shape[0] - 1:
+        raise ContractError(
+            f"{path}: the denoising chain of decision {message.sequence} has {samples.size} values "
+            f"and {log_probs.size} log-probabilities, which do not fit its shape {shape}"
+        )
+    return RecordedChain(samples.reshape(shape), log_probs)
 
 
 def default_cache() -> Path:
@@ -63,10 +101,16 @@ def read_episode(path: Path, task: Task) -> EpisodeArrays:
     """
     assembler = ObservationAssembler(task, keep_s=None)
     executed: dict[int, ExecutedStep] = {}
+    chains: dict[int, RecordedChain] = {}
+    chain_streams = [name for name, stream in task.streams.items() if stream.type == POLICY_STEP]
+    wanted = [*observed_streams(task), task.action_stream, *chain_streams]
     with EpisodeReader(path, task) as reader:
         info = reader.info
-        for name, message in reader.messages([*observed_streams(task), task.action_stream]):
-            if name == task.action_stream:
+        check_bag(path, info)  # a changed byte may still be a message
+        for name, message in reader.messages(wanted):
+            if name in chain_streams:
+                chains[int(message.sequence)] = recorded_chain(path, message)
+            elif name == task.action_stream:
                 step = decode_executed(message)
                 if not step.hold and step.mode in ACTING:
                     executed[step.stamp_ns] = step
@@ -75,7 +119,7 @@ def read_episode(path: Path, task: Task) -> EpisodeArrays:
                     assembler.add(name, message_stamp_ns(message), decode(task, name, message))
                 except ContractError as error:
                     raise ContractError(f"{path}: {error}") from None
-    return _assemble(path, info, task, assembler, [executed[s] for s in sorted(executed)])
+    return _assemble(path, info, task, assembler, [executed[s] for s in sorted(executed)], chains)
 
 
 def _assemble(
@@ -84,11 +128,12 @@ def _assemble(
     task: Task,
     assembler: ObservationAssembler,
     executed: Sequence[ExecutedStep],
+    chains: dict[int, RecordedChain],
 ) -> EpisodeArrays:
-    frames = assembler.cloud_stamps()
+    frames = assembler.frame_stamps()
     latency = round(task.latency.action_s * NANOSECONDS)
     oldest = OLDEST_FRAME_PERIODS * task.control.period_ns
-    states, clouds, steps = [], [], []
+    seen, steps = [], []
     for step in executed:
         if step.action.shape != (task.action.dim,) or not np.isfinite(step.action).all():
             raise ContractError(
@@ -100,33 +145,34 @@ def _assemble(
         if index < 0 or wanted - frames[index] > oldest:
             continue
         try:
-            observation = assembler.observe(frames[index])
+            seen.append(assembler.observe(frames[index]))
         except ObservationError:
             continue
-        states.append(observation.state)
-        clouds.append(observation.cloud)
         steps.append(step)
     if not steps:
         raise ContractError(f"{path}: holds no executed action with an observation")
     stamps = np.array([step.stamp_ns for step in steps], dtype=np.int64)
+    actions = np.stack([step.action for step in steps])
+    sequences = [step.chunk_sequence for step in steps if step.chunk_index == 0]
+    known = bool(sequences) and all(sequence in chains for sequence in sequences)
     return EpisodeArrays(
         episode_id=info.episode_id,
-        states=np.stack(states),
-        clouds=np.stack(clouds),
-        actions=np.stack([step.action for step in steps]),
+        **stack_observations(seen),
+        actions=actions,
         stamps=stamps,
         segment=segments(stamps, task.control.period_ns),
         decision=np.array([step.chunk_index == 0 for step in steps], dtype=np.bool_),
         mode=np.array([step.mode for step in steps], dtype=np.uint8),
+        rewards=step_rewards(task, actions, info.outcome is Outcome.SUCCESS),
         outcome=info.outcome.value,
         source=info.policy_version or info.source,
+        chains=np.stack([chains[s].samples for s in sequences]) if known else None,
+        log_probs=np.stack([chains[s].log_probs for s in sequences]) if known else None,
     )
 
 
 class EpisodeCache:
-    """Decoded episodes as .npz files, found by the hashes of bag and task."""
-
-    _ARRAYS = ("states", "clouds", "actions", "stamps", "segment", "decision", "mode")
+    """Decoded episodes as .npz files, found by the hashes of bag, verdict and task."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -137,35 +183,21 @@ class EpisodeCache:
         bag = path / info.bag_file
         if self.folder is None or not bag.is_file() or bag.stat().st_size != info.bag_bytes:
             return read_episode(path, task)  # which also says what is wrong with the bag
-        name = hashlib.sha256(f"{CACHE_FORMAT} {sha256_file(bag)} {task.hash}".encode())
+        digest = sha256_file(bag)
+        if info.bag_sha256 not in ("", digest):
+            return read_episode(path, task)
+        about = f"{CACHE_FORMAT} {info.episode_id} {info.outcome.value} {info.policy_version}"
+        name = hashlib.sha256(f"{about} {digest} {task.hash}".encode())
         file = self.folder / f"{name.hexdigest()}.npz"
-        cached = self._load(file, info)
-        if cached is None:
-            cached = read_episode(path, task)
-            self._save(file, cached)
-        return cached
-
-    def _load(self, file: Path, info: EpisodeInfo) -> EpisodeArrays | None:
         try:
-            with np.load(file, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in self._ARRAYS}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None  # absent or damaged: read the bag again
-        return EpisodeArrays(
-            episode_id=info.episode_id,
-            outcome=info.outcome.value,
-            source=info.policy_version or info.source,
-            **arrays,
-        )
-
-    def _save(self, file: Path, episode: EpisodeArrays) -> None:
-        try:
+            return load_episodes(file)[0]
+        except ContractError:
+            episode = read_episode(path, task)  # absent or damaged: read the bag again
+        # A full or read-only disc costs time the next time, nothing else.
+        with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
-            fresh = file.with_name(f".{file.stem}.{os.getpid()}.npz")
-            np.savez(fresh, **{name: getattr(episode, name) for name in self._ARRAYS})
-            os.replace(fresh, file)
-        except OSError:
-            return  # a full or read-only disc costs time the next time, nothing else
+            save_episodes(file, [episode])
+        return episode
 
 
 def _why_not(info: EpisodeInfo, task: Task, other_versions: bool) -> str:

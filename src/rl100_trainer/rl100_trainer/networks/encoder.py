@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rl100_trainer.networks.blocks import mlp
+from rl100_trainer.networks.images import channels_first
+from rl100_trainer.networks.resnet import RgbEncoder
 
 INITIAL_LOG_VARIANCE = -5.0
 LOG_VARIANCE_RANGE = (-10.0, 4.0)
@@ -40,12 +42,20 @@ class PointEncoder(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """(…, N, point_dim) → (…, out)."""
-        pooled: Tensor = self.points(points).max(dim=-2).values
+        features = self.points(points)
+        # Equal values; amax is the faster one forwards, max the faster one backwards.
+        if torch.is_grad_enabled():
+            pooled = features.max(dim=-2).values
+        else:
+            pooled = features.amax(dim=-2)
         return self.norm(self.project(pooled))
 
 
 class ObservationEncoder(nn.Module):
-    """Each frame's points and state to a code; frames share the weights."""
+    """Each frame's points, colour image and state to a code; frames share the weights.
+
+    Without points (``point_dim`` 0) and images the code is the state's alone.
+    """
 
     def __init__(
         self,
@@ -55,19 +65,29 @@ class ObservationEncoder(nn.Module):
         point_widths: Sequence[int],
         features: int,
         norm: str,
+        image_shape: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        self.cloud = PointEncoder(point_dim, point_widths, features, norm)
+        if point_dim:
+            self.cloud = PointEncoder(point_dim, point_widths, features, norm)
+        if image_shape is not None:
+            self.image = RgbEncoder(features, image_shape=image_shape)
         self.state = mlp([state_dim, features, features])
-        self.width = 2 * features
+        self.width = features * (1 + bool(point_dim) + (image_shape is not None))
         self.mean = nn.Linear(self.width, self.width)
         self.log_variance = nn.Linear(self.width, self.width)
         nn.init.zeros_(self.log_variance.weight)
         nn.init.constant_(self.log_variance.bias, INITIAL_LOG_VARIANCE)
 
-    def forward(self, points: Tensor, state: Tensor) -> Code:
-        """Normalised points (B, n_o, N, point_dim) and state (B, n_o, d_s) to the posterior."""
-        joint = torch.cat([self.cloud(points), self.state(state)], dim=-1).relu()
+    def forward(self, points: Tensor, state: Tensor, images: Tensor | None = None) -> Code:
+        """Normalised points (B, n_o, N, point_dim) and state (B, n_o, d_s), and images
+        (B, n_o, H, W, 3), uint8, to the posterior.
+        """
+        parts = [self.cloud(points)] if hasattr(self, "cloud") else []
+        if hasattr(self, "image"):
+            assert images is not None
+            parts.append(self.image(channels_first(images)))
+        joint = torch.cat([*parts, self.state(state)], dim=-1).relu()
         return Code(self.mean(joint), self.log_variance(joint).clamp(*LOG_VARIANCE_RANGE))
 
 

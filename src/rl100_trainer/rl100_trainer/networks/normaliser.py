@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from rl100_trainer.spec import PolicySpec
 
 SMALLEST_SCALE = 1e-4
+# A value of the state that hardly moves in the data (m, rad or a quaternion's part) must not
+# become hundreds of units once it does.
+SMALLEST_STATE_SCALE = 1e-2
 SAMPLE_POINTS = 200_000
 
 
@@ -44,15 +47,9 @@ class Normaliser(nn.Module):
         """
         flat = states.reshape(-1, states.shape[-1])
         self.state_mean.copy_(flat.mean(dim=0))
-        self.state_scale.copy_(flat.std(dim=0, correction=0).clamp(min=SMALLEST_SCALE))
-        stride = max(1, clouds.numel() // 3 // SAMPLE_POINTS)
-        points = clouds.reshape(-1, 3)[::stride]
-        low, high = points.amin(dim=0), points.amax(dim=0)
-        self.cloud_centre.copy_((low + high) / 2.0)
-        self.cloud_scale.copy_(((high - low) / 2.0).clamp(min=SMALLEST_SCALE))
-        if self._relative:
-            offsets = self._offsets(states, clouds).reshape(-1, len(self._relative))[::stride]
-            self.relative_scale.copy_(offsets.square().mean(0).sqrt().clamp(min=SMALLEST_SCALE))
+        self.state_scale.copy_(flat.std(dim=0, correction=0).clamp(min=SMALLEST_STATE_SCALE))
+        if spec.num_points:
+            self._fit_clouds(states, clouds)
         lowest, highest = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
         if not spec.action_is_delta:
             used_low, used_high = actions.amin(dim=0), actions.amax(dim=0)
@@ -61,6 +58,16 @@ class Normaliser(nn.Module):
             highest = torch.minimum(highest, used_high + margin)
         self.action_centre.copy_((lowest + highest) / 2.0)
         self.action_scale.copy_(((highest - lowest) / 2.0).clamp(min=SMALLEST_SCALE))
+
+    def _fit_clouds(self, states: Tensor, clouds: Tensor) -> None:
+        stride = max(1, clouds.numel() // 3 // SAMPLE_POINTS)
+        points = clouds.reshape(-1, 3)[::stride]
+        low, high = points.amin(dim=0), points.amax(dim=0)
+        self.cloud_centre.copy_((low + high) / 2.0)
+        self.cloud_scale.copy_(((high - low) / 2.0).clamp(min=SMALLEST_SCALE))
+        if self._relative:
+            offsets = self._offsets(states, clouds).reshape(-1, len(self._relative))[::stride]
+            self.relative_scale.copy_(offsets.square().mean(0).sqrt().clamp(min=SMALLEST_SCALE))
 
     def _offsets(self, state: Tensor, cloud: Tensor) -> Tensor:
         tool = torch.stack([state[..., i] for i in self._relative], dim=-1)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rl100_trainer.config import DiffusionConfig, ModelConfig, TrainConfig
+from rl100_trainer.config import TRAIN_STEPS, ModelConfig, TrainConfig
 from rl100_trainer.diffusion.schedule import DdimSchedule
 from rl100_trainer.networks.decoders import ReconstructionDecoder
 from rl100_trainer.networks.encoder import Code, ObservationEncoder
@@ -16,8 +15,6 @@ from rl100_trainer.networks.normaliser import Normaliser
 from rl100_trainer.networks.skipnet import SkipNet
 from rl100_trainer.networks.unet import UNet1d
 from rl100_trainer.spec import PolicySpec
-
-SIGMA_MAX_SINGLE, SIGMA_MAX_CHUNK = 0.8, 0.1
 
 
 class Chain(NamedTuple):
@@ -39,22 +36,11 @@ def _denoiser(spec: PolicySpec, model: ModelConfig, horizon: int, condition: int
     )
 
 
-def _schedule(spec: PolicySpec, diffusion: DiffusionConfig, prediction: str) -> DdimSchedule:
-    default = SIGMA_MAX_SINGLE if spec.n_action_steps == 1 else SIGMA_MAX_CHUNK
-    highest = default if diffusion.sigma_max is None else diffusion.sigma_max
-    return DdimSchedule(
-        train_steps=diffusion.train_steps,
-        steps=diffusion.steps,
-        prediction=prediction,
-        sigma_min=diffusion.sigma_min,
-        sigma_max=max(highest, diffusion.sigma_min),
-    )
-
-
 class DiffusionPolicy(nn.Module):
     """A diffusion policy and its one-step student.
 
-    Observations are in physical units: state (B, n_o, d_s), cloud (B, n_o, N, 3). Noise, chains and
+    Observations are in physical units: state (B, n_o, d_s), cloud (B, n_o, N, 3), and image
+    (B, n_o, H, W, 3), uint8, which only a policy that sees images looks at. Noise, chains and
     actions inside are normalised, (B, h, d). A *condition* is an encoded observation, (B, c).
     """
 
@@ -64,28 +50,40 @@ class DiffusionPolicy(nn.Module):
         self.spec = spec
         self.horizon = model.horizon or spec.n_action_steps
         self.normaliser = Normaliser(spec)
-        self.schedule = _schedule(spec, config.diffusion, model.prediction)
+        self.schedule = DdimSchedule(
+            train_steps=TRAIN_STEPS,
+            steps=config.diffusion.steps,
+            prediction=model.prediction,
+            sigma_min=config.diffusion.sigma_min,
+            sigma_max=config.diffusion.sigma_max,
+        )
         self.encoder = ObservationEncoder(
-            point_dim=spec.point_dim,
+            point_dim=spec.point_dim if spec.num_points else 0,
             state_dim=spec.state_dim,
             point_widths=model.point_widths,
             features=model.features,
             norm=model.norm,
+            image_shape=spec.image_shape,
         )
         self.condition_dim = spec.n_obs_steps * self.encoder.width
-        self.decoder = ReconstructionDecoder(self.encoder.width, spec.state_dim)
+        self.decoder = ReconstructionDecoder(
+            self.encoder.width,
+            spec.state_dim,
+            spec.num_points,
+            image=spec.image_shape is not None,
+        )
         self.denoiser = _denoiser(spec, model, self.horizon, self.condition_dim)
         self.student = _denoiser(spec, model, self.horizon, self.condition_dim)
 
-    def encode(self, state: Tensor, cloud: Tensor) -> Code:
+    def encode(self, state: Tensor, cloud: Tensor, image: Tensor | None = None) -> Code:
         """Posterior of the bottleneck, each (B, n_o, width)."""
         points = self.normaliser.points(state, cloud)
-        code: Code = self.encoder(points, self.normaliser.state(state))
+        code: Code = self.encoder(points, self.normaliser.state(state), image)
         return code
 
-    def condition(self, state: Tensor, cloud: Tensor) -> Tensor:
+    def condition(self, state: Tensor, cloud: Tensor, image: Tensor | None = None) -> Tensor:
         """Condition (B, c): the mean of the bottleneck, as at deployment."""
-        return self.encode(state, cloud).mean.flatten(1)
+        return self.encode(state, cloud, image).mean.flatten(1)
 
     def _times(self, k: int | Tensor, batch: int) -> Tensor:
         return self.schedule.timesteps[k].expand(batch)
@@ -142,16 +140,13 @@ class DiffusionPolicy(nn.Module):
         output = self.student(sample, self._times(k, sample.shape[0]), condition)
         return alpha.sqrt() * sample + (1.0 - alpha).sqrt() * output
 
-    def act(self, state: Tensor, cloud: Tensor, noise: Tensor) -> Tensor:
+    def act(
+        self, state: Tensor, cloud: Tensor, noise: Tensor, image: Tensor | None = None
+    ) -> Tensor:
         """One-step action (B, n_c, d), task units."""
-        clean = self.student_clean(noise, 0, self.condition(state, cloud))
+        clean = self.student_clean(noise, 0, self.condition(state, cloud, image))
         return self.executed(clean)
 
     def executed(self, clean: Tensor) -> Tensor:
         """Normalised clean actions (B, h, d) to the executed ones (B, n_c, d), task units."""
         return self.normaliser.physical_action(clean[:, : self.spec.n_action_steps])
-
-    def parameter_count(self) -> int:
-        """Number of weights that are deployed (one of denoiser and student, no decoders)."""
-        parts = (self.encoder, self.denoiser)
-        return sum(math.prod(p.shape) for part in parts for p in part.parameters())

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from rl100_contracts.bundle import load_manifest
 from rl100_contracts.errors import ContractError
-from rl100_contracts.loading import write_text_atomic
 from rl100_contracts.task import Task
-from rl100_trainer.checkpoint import Checkpoint, load_checkpoint
+from rl100_trainer.checkpoint import Checkpoint
 from rl100_trainer.config import TrainConfig
 from rl100_trainer.data.dataset import EpisodeArrays, Windows, make_windows, split_episodes
 from rl100_trainer.distill import consistency_loss, student_error
-from rl100_trainer.export import export_bundle
+from rl100_trainer.learning_task import LearningTask
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.progress import (
     Progress,
@@ -28,38 +25,23 @@ from rl100_trainer.progress import (
     never_stop,
 )
 from rl100_trainer.runlog import RunLog, rewind_metrics
-from rl100_trainer.spec import PolicySpec
-from rl100_trainer.stages.loop import Phase, RunContext
-from rl100_trainer.stages.losses import imitation_loss
+from rl100_trainer.stages.loop import Phase, RunContext, ema_decay
+from rl100_trainer.stages.losses import NOISE_LEVELS, imitation_loss
+from rl100_trainer.stages.runs import (
+    TrainedPolicy,
+    choose_device,
+    fingerprint,
+    load_result,
+    make_policy,
+    open_run,
+    save_policy,
+)
 
 STAGE = "il"
 DENOISER, STUDENT, DONE = "denoiser", "student", "done"
 PHASES = (DENOISER, STUDENT, DONE)
 ENCODE_BATCH = 512
-
-
-@dataclass(frozen=True)
-class ImitationResult:
-    """What a run produced."""
-
-    bundle: Path
-    policy_version: str
-    metrics: dict[str, float]
-
-
-def choose_device(wanted: str) -> torch.device:
-    """The device of the configuration key ``run.device``; raises ContractError."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ContractError("run.device is cuda, but PyTorch sees no GPU: use run.device=cpu")
-    gpu = wanted != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if gpu else "cpu")
-
-
-def make_policy(spec: PolicySpec, config: TrainConfig) -> DiffusionPolicy:
-    """A policy whose initial weights depend on the seed only."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        return DiffusionPolicy(spec, config)
+HELD_OUT = 0.05  # of the episodes, to measure the loss on
 
 
 def named_parameters(**modules: nn.Module) -> dict[str, nn.Parameter]:
@@ -71,23 +53,13 @@ def named_parameters(**modules: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def fingerprint(episodes: Sequence[EpisodeArrays]) -> str:
-    """Hash of the training data, so that a run isn't resumed on other data."""
-    digest = hashlib.sha256()
-    for episode in episodes:
-        digest.update(episode.episode_id.encode())
-        for array in (episode.states, episode.clouds, episode.actions):
-            digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
 @torch.no_grad()
 def encode_all(policy: DiffusionPolicy, windows: Windows) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the code of every window, each (M, c)."""
     means, spreads = [], []
     for start in range(0, len(windows), ENCODE_BATCH):
-        part = slice(start, start + ENCODE_BATCH)
-        code = policy.encode(windows.states[part], windows.clouds[part])
+        part = windows.subset(slice(start, start + ENCODE_BATCH))
+        code = policy.encode(*part.observed)
         means.append(code.mean.flatten(1))
         spreads.append((0.5 * code.log_variance).exp().flatten(1))
     return torch.cat(means), torch.cat(spreads)
@@ -108,7 +80,7 @@ class ImitationTrainer:
             trained,
             steps=steps,
             rate=rate,
-            ema_decay=self.config.imitation.ema_decay,
+            ema_decay=ema_decay(steps),
             seed=self.config.run.seed * len(PHASES) + PHASES.index(name),
         )
 
@@ -125,7 +97,7 @@ class ImitationTrainer:
         def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
             index = torch.randint(len(self.windows), (config.batch_size,), generator=generator)
             batch = self.windows.subset(index.to(self.windows.states.device))
-            return imitation_loss(policy, batch, config, generator)
+            return imitation_loss(policy, batch, config, generator, self.config.augmentation)
 
         phase.run(loss, context)
         if self.held is not None:
@@ -147,11 +119,11 @@ class ImitationTrainer:
 
     def train_student(self, context: RunContext, checkpoint: Checkpoint | None) -> None:
         """The one-step student; encoder and denoiser stay as they are."""
-        policy, config = self.policy, self.config.distill
+        policy, config = self.policy, self.config.imitation
         if checkpoint is None:
             policy.student.load_state_dict(policy.denoiser.state_dict())
         trained = named_parameters(student=policy.student)
-        phase = self._phase(STUDENT, trained, config.steps, config.learning_rate)
+        phase = self._phase(STUDENT, trained, self.config.distill.steps, config.learning_rate)
         if checkpoint is not None:
             phase.restore(checkpoint)
         means, spreads = encode_all(policy, self.windows)
@@ -162,14 +134,13 @@ class ImitationTrainer:
             # The bottleneck's own noise shows the student the surroundings of the recorded codes.
             noise = torch.randn((len(index), means.shape[1]), generator=generator)
             condition = means[index] + spreads[index] * noise.to(means.device)
-            levels = self.config.imitation.noise_levels
-            return consistency_loss(policy, condition, levels, generator), {}
+            return consistency_loss(policy, condition, NOISE_LEVELS, generator), {}
 
         phase.run(loss, context)
         generator = torch.Generator().manual_seed(self.config.run.seed)
         some = torch.randperm(len(means), generator=generator)[:1024].to(means.device)
         context.metrics["student_error"] = student_error(policy, means[some], generator)
-        context.log.scalars(STUDENT, config.steps, context.metrics)
+        context.log.scalars(STUDENT, self.config.distill.steps, context.metrics)
 
     def run(self, context: RunContext, checkpoint: Checkpoint | None) -> None:
         """All phases, from the checkpoint on."""
@@ -202,41 +173,19 @@ class ImitationTrainer:
             ) from None
 
 
-def _open_run(run: Path, config: TrainConfig, task: Task, data: str) -> Checkpoint | None:
-    """Prepare the run's directory; returns the checkpoint to go on from."""
-    saved_config, saved_task = run / "config.yaml", run / "task.yaml"
-    if saved_config.exists():
-        if saved_config.read_text(encoding="utf-8") != config.to_yaml():
-            raise ContractError(
-                f"{saved_config}: another configuration than the one given now: give the same one "
-                "to go on with this run, or another folder for a new one"
-            )
-        if saved_task.exists() and saved_task.read_text(encoding="utf-8") != task.to_yaml():
-            raise ContractError(
-                f"{saved_task}: another task than the one given now: give another folder"
-            )
-        checkpoint = load_checkpoint(run / "checkpoint")
-        if checkpoint is not None and checkpoint.state.data != data:
-            raise ContractError(
-                f"{run}: this run was started with other episodes: give another folder"
-            )
-        return checkpoint
-    run.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(saved_task, task.to_yaml())
-    write_text_atomic(saved_config, config.to_yaml())
-    return None
-
-
 def train_imitation(
     config: TrainConfig,
-    task: Task,
+    task: Task | LearningTask,
     episodes: Sequence[EpisodeArrays],
     run: Path,
     *,
     parent: str = "",
+    weights: Sequence[Tensor] | None = None,
+    start: Mapping[str, Tensor] | None = None,
+    image_weights: Path | None = None,
     progress: ProgressCallback = ignore_progress,
     stop: StopRequested = never_stop,
-) -> ImitationResult:
+) -> TrainedPolicy:
     """Train a policy and its student, and export the bundle to ``<run>/bundle``.
 
     The run's directory also gets config.yaml, task.yaml, metrics.jsonl, tensorboard/ and
@@ -246,12 +195,16 @@ def train_imitation(
     Args:
         episodes: all of them are imitated; filter before.
         parent: policy_version that the data came from, noted in the bundle.
+        weights: (T,) of each episode, how much each step counts; None: all alike.
+        start: weights to go on from: of a whole policy or of its normaliser; None: a fresh one.
+        image_weights: a .safetensors file of a ResNet-18 that the image encoder starts from.
 
     Raises:
         ContractError: unusable data, configuration or directory, or an export that isn't faithful.
         Interrupted: ``stop`` returned True; a checkpoint was saved.
     """
-    spec = PolicySpec.of_task(task)
+    task = LearningTask.of(task)
+    spec = task.spec
     device = choose_device(config.run.device)
     policy = make_policy(spec, config)
     if policy.horizon < spec.n_action_steps:
@@ -260,15 +213,23 @@ def train_imitation(
             f"task '{task.name}' executes per decision"
         )
     windows = make_windows(episodes, spec, policy.horizon)
+    if weights is not None:
+        windows = replace(windows, weight=torch.cat(list(weights)).float())
     data = fingerprint(episodes)
-    checkpoint = _open_run(run, config, task, data)
+    checkpoint = open_run(run, config, task, data)
     if (run / "bundle").exists():
-        manifest = load_manifest(run / "bundle")
-        return ImitationResult(run / "bundle", manifest.policy_version, manifest.metrics)
-    policy.normaliser.fit(spec, windows.states, windows.clouds, windows.actions[:, 0])
+        return load_result(run / "bundle")
+    if start is None:
+        policy.normaliser.fit(spec, windows.states, windows.clouds, windows.actions[:, 0])
+    else:
+        policy.load_state_dict(dict(start), strict=False)
+    if image_weights is not None:
+        if spec.image_shape is None:
+            raise ContractError(f"{image_weights}: task '{task.name}' observes no image")
+        policy.encoder.image.load_pretrained(image_weights)
     policy.to(device)
     generator = torch.Generator().manual_seed(config.run.seed)
-    train, held = split_episodes(windows, config.imitation.validation, generator)
+    train, held = split_episodes(windows, HELD_OUT, generator)
     trainer = ImitationTrainer(
         policy, config, train.to(device), None if held is None else held.to(device)
     )
@@ -287,15 +248,15 @@ def train_imitation(
         )
         trainer.run(context, checkpoint)
     progress(Progress(STAGE, "export", 0, 1))
-    manifest = export_bundle(
+    result = save_policy(
         policy.cpu(),
         config,
         task,
         run / "bundle",
         stage=STAGE,
         parent=parent,
-        observations=(windows.states, windows.clouds),
+        observations=windows.observed,
         metrics={**context.metrics, "episodes": float(len(episodes)), "steps": float(len(windows))},
     )
     progress(Progress(STAGE, "export", 1, 1))
-    return ImitationResult(run / "bundle", manifest.policy_version, manifest.metrics)
+    return result

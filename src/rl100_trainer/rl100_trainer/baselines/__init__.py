@@ -1,0 +1,1 @@
+"""Other methods to compare with, on the same policies, worlds and data."""

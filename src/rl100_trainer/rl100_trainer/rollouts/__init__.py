@@ -1,0 +1,1 @@
+"""Where experience comes from: one interface over bags of the ROS graph and in-process worlds."""

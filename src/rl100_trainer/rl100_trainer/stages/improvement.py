@@ -1,0 +1,111 @@
+"""One offline improvement: critics and model on a set of data, then the gated phases."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rl100_contracts.errors import ContractError
+from rl100_trainer.checkpoint import load_tensors, save_tensors
+from rl100_trainer.config import TrainConfig
+from rl100_trainer.data.dataset import EpisodeArrays
+from rl100_trainer.data.transitions import make_transitions
+from rl100_trainer.learning_task import LearningTask
+from rl100_trainer.networks.policy import DiffusionPolicy
+from rl100_trainer.rl.critic_training import OfflineCritics, OnStep
+from rl100_trainer.runlog import RunLog
+from rl100_trainer.stages.offline import OfflineLearner
+from rl100_trainer.stages.runs import VALUE
+
+PHASE_SEEDS = 1000
+Q = "q.safetensors"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """Critics that were trained, what was logged of them, and each phase's verdict and means."""
+
+    critics: OfflineCritics
+    logs: dict[str, float]
+    verdicts: list[dict[str, Any]]
+
+    @property
+    def accepted(self) -> int:
+        """Phases that the gate let pass."""
+        return sum(bool(verdict["accepted"]) for verdict in self.verdicts)
+
+
+def save_critics(folder: Path, critics: OfflineCritics) -> None:
+    """Write Q and V; V alone is what a later online stage starts from."""
+    save_tensors(folder / Q, dict(critics.q.state_dict()))
+    save_tensors(folder / VALUE, dict(critics.v.state_dict()))
+
+
+def load_critics(folder: Path, policy: DiffusionPolicy, config: TrainConfig) -> OfflineCritics:
+    """Critics with the Q and V that :func:`save_critics` wrote; raises ContractError."""
+    critics = OfflineCritics(policy, config.critic, 0, config.augmentation)
+    critics.q.load_state_dict(load_tensors(folder / Q))
+    critics.v.load_state_dict(load_tensors(folder / VALUE))
+    return critics
+
+
+def improve(
+    policy: DiffusionPolicy,
+    config: TrainConfig,
+    task: LearningTask,
+    episodes: Sequence[EpisodeArrays],
+    folder: Path,
+    *,
+    seed: int,
+    on_step: OnStep,
+) -> Improvement:
+    """Improve ``policy`` in place; after a refused phase it is what it was before that phase.
+
+    Args:
+        episodes: with failures: the gate refuses to judge on data of one outcome.
+        folder: of the logs.
+        on_step: called after each optimiser step; may raise to stop.
+
+    Raises:
+        ContractError: too few episodes to learn or to judge from.
+    """
+    outcomes = {episode.outcome for episode in episodes}
+    if len(episodes) < 2 or all(len(e) <= task.spec.n_action_steps for e in episodes):
+        raise ContractError(
+            f"offline learning needs two episodes or more that are longer than one action chunk "
+            f"({task.spec.n_action_steps} steps); there are {len(episodes)}: record more"
+        )
+    if len({"success", "failure"} & outcomes) < 2:
+        _log.warning(
+            "the data hold episodes of one outcome only: off-policy evaluation is blind on them, "
+            "and the gate will refuse every candidate; record and keep both"
+        )
+    device = policy.normaliser.state_mean.device
+    data = make_transitions(episodes, task.spec, config.critic.discount, task.max_steps).to(device)
+    critics = OfflineCritics(policy, config.critic, seed, config.augmentation)
+    learner = OfflineLearner(
+        policy,
+        critics,
+        data,
+        config,
+        max_steps=task.max_steps,
+        success_reward=task.success_reward,
+        seed=seed,
+    )
+    logs = critics.fit(data, learner.conditions, on_step)
+    verdicts = []
+    with RunLog(folder) as log:
+        log.scalars("critics", config.critic.steps, logs)
+        for phase in range(config.offline.phases):
+            # A refusal puts the random numbers back too: the next attempt needs others.
+            learner.generator.manual_seed(seed * PHASE_SEEDS + phase)
+            result = learner.phase(outcomes, on_step)
+            entry = {**result.verdict.as_dict(), **result.logs}
+            verdicts.append(entry)
+            numbers = {k: float(v) for k, v in entry.items() if isinstance(v, (bool, int, float))}
+            log.scalars("gate", phase, numbers)
+    return Improvement(critics, logs, verdicts)

@@ -1,0 +1,201 @@
+"""The online stage's safeguards, each with something that would slip through without it.
+
+Pins: the policy that was best in the evaluations is the one that is kept, the later one at equal
+success; recorded log-probabilities that aren't the policy's are refused; a learning rate that is
+far too high ends a round early and is taken back; a worse candidate fails its trial, an equal one
+fails a demanding one; an interrupted stage keeps the rounds that it has done; advantages weight
+imitation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rl100_contracts.errors import ContractError, Interrupted
+from rl100_trainer.checkpoint import load_checkpoint
+from rl100_trainer.config import TrainConfig, load_config
+from rl100_trainer.data.transitions import make_transitions
+from rl100_trainer.networks.critics import Critic
+from rl100_trainer.networks.policy import DiffusionPolicy
+from rl100_trainer.progress import ignore_progress, never_stop
+from rl100_trainer.rl.critic_training import OfflineCritics
+from rl100_trainer.rollouts.pool import EnvironmentPool
+from rl100_trainer.rollouts.source import Outcomes, Sampler
+from rl100_trainer.rollouts.vector import VectorSource
+from rl100_trainer.runlog import RunLog
+from rl100_trainer.stages.adoption import try_out
+from rl100_trainer.stages.loop import RunContext
+from rl100_trainer.stages.online import OnlineLearner
+from rl100_trainer.stages.online_stage import EVALUATE_EVERY, OnlineStage
+from rl100_trainer.stages.reimitation import LARGEST_WEIGHT, advantage_weights
+from rl100_trainer.stages.runs import make_policy
+from rl100_trainer.testing import (
+    MAX_STEPS,
+    PERIOD_NS,
+    REACH_SPEC,
+    ReachFactory,
+    reach_demonstrations,
+)
+
+DISCOUNT = 0.95
+SETTINGS = (
+    "model.widths=[16]",
+    "model.features=8",
+    "diffusion.steps=3",
+    f"critic.discount={DISCOUNT}",
+    "distill.steps=2",
+    "online.environments=8",
+    "online.decisions=4",
+    "run.device=cpu",
+)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[EnvironmentPool]:
+    with EnvironmentPool(ReachFactory(), REACH_SPEC, 8, workers=1) as pool:
+        yield pool
+
+
+class Scripted(VectorSource):
+    """Evaluations come from a list; everything else is real."""
+
+    script: Sequence[float] = ()
+
+    def evaluate(self, policy: DiffusionPolicy, sampler: Sampler, seeds: Sequence[int]) -> Outcomes:
+        self.seen = [*getattr(self, "seen", []), policy.denoiser.leave.bias.detach().clone()]  # type: ignore[union-attr, operator]
+        rate = self.script[len(self.seen) - 1]
+        success = np.arange(len(seeds)) < round(rate * len(seeds))
+        return Outcomes(success, np.ones(len(seeds), dtype=np.int64))
+
+
+def source(pool: EnvironmentPool) -> Scripted:
+    return Scripted(pool, max_steps=MAX_STEPS, period_ns=PERIOD_NS, discount=DISCOUNT)
+
+
+def context(folder: Path, log: RunLog) -> RunContext:
+    return RunContext("online", folder, log, "data", 1, ignore_progress, never_stop)
+
+
+def stage(pool: EnvironmentPool, script: Sequence[float], config: TrainConfig) -> OnlineStage:
+    policy = make_policy(REACH_SPEC, config)
+    value = Critic(REACH_SPEC, policy.normaliser, with_action=False)
+    rollouts = source(pool)
+    rollouts.script = script
+    return OnlineStage(policy, value, rollouts, config, range(10), fresh_value=False)
+
+
+@pytest.mark.parametrize(("script", "best"), [((0.5, 0.9, 0.2), 1), ((0.5, 0.9, 0.9), 2)])
+def test_the_best_policy_is_kept(
+    pool: EnvironmentPool, tmp_path: Path, script: tuple[float, ...], best: int
+) -> None:
+    # About 8 worlds x 4 decisions x 2 steps a round: evaluations at 0, 20 and 40 rounds.
+    config = load_config(None, (*SETTINGS, f"online.env_steps={64 * EVALUATE_EVERY * 2 - 200}"))
+    online = stage(pool, (*script, *[0.0] * 5), config)
+    with RunLog(tmp_path) as log:
+        online.run(context(tmp_path, log))
+    kept = online.policy.denoiser.leave.bias  # type: ignore[union-attr]
+    seen = online.source.seen  # type: ignore[attr-defined]
+    assert len(seen) >= 3
+    assert torch.equal(kept, seen[best])  # type: ignore[arg-type]
+    assert not any(torch.equal(seen[best], other) for i, other in enumerate(seen) if i != best)
+
+
+def test_an_interrupted_stage_keeps_its_rounds(pool: EnvironmentPool, tmp_path: Path) -> None:
+    config = load_config(None, (*SETTINGS, "online.env_steps=100000"))
+    online = stage(pool, [0.0] * 10, config)
+    calls = iter(range(100))
+    with RunLog(tmp_path) as log:
+        stopping = dataclasses.replace(context(tmp_path, log), stop=lambda: next(calls) >= 3)
+        with pytest.raises(Interrupted, match="the same command goes on"):
+            online.run(stopping)
+    checkpoint = load_checkpoint(tmp_path / "checkpoint")
+    assert checkpoint is not None and checkpoint.state.step == 3
+    again = stage(pool, [0.0] * 10, config)
+    again.restore(checkpoint)
+    assert again.round == 3 and again.env_steps == online.env_steps
+    assert torch.equal(
+        again.policy.denoiser.leave.bias,  # type: ignore[union-attr, arg-type]
+        online.policy.denoiser.leave.bias,  # type: ignore[union-attr, arg-type]
+    )
+
+
+def test_log_probs_of_another_policy_are_refused(pool: EnvironmentPool) -> None:
+    config = load_config(None, SETTINGS)
+    policy = make_policy(REACH_SPEC, config)
+    value = Critic(REACH_SPEC, policy.normaliser, with_action=False)
+    learner = OnlineLearner(policy, value, config, 0)
+    runs = source(pool).trajectories(policy, 8, 4)
+    wrong = [dataclasses.replace(run, log_probs=run.log_probs + np.float32(0.01)) for run in runs]
+    with pytest.raises(ContractError, match="recorded with another policy"):
+        learner.update(wrong, 0.0)
+    lost = [dataclasses.replace(run, log_probs=run.log_probs * np.nan) for run in runs]
+    with pytest.raises(ContractError, match="differ from the policy's by inf"):
+        learner.update(lost, 0.0)
+    assert learner.update(runs, 0.0)["recomputed_difference"] < 1e-3
+
+
+def test_a_rate_that_is_far_too_high_is_taken_back(pool: EnvironmentPool) -> None:
+    config = load_config(None, (*SETTINGS, "online.learning_rate=0.1"))
+    policy = make_policy(REACH_SPEC, config)
+    value = Critic(REACH_SPEC, policy.normaliser, with_action=False)
+    learner = OnlineLearner(policy, value, config, 0)
+    before = learner.pace
+    logs = learner.update(source(pool).trajectories(policy, 8, 4), 0.0)
+    assert logs["kl_stopped"] == 1.0 and logs["kl_reached"] > 0.04
+    assert learner.pace < before
+    frozen = [p.clone() for p in policy.parameters()]
+    learner.update(source(pool).trajectories(policy, 8, 4), 0.0, critic_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(frozen, policy.parameters(), strict=True))
+
+
+class Fixed:
+    """Two policies with known outcomes, by identity."""
+
+    def __init__(self, outcomes: dict[int, Sequence[bool]]) -> None:
+        self.outcomes = outcomes
+
+    def evaluate(self, policy: object, sampler: str, seeds: Sequence[int]) -> Outcomes:
+        success = np.array([self.outcomes[id(policy)][seed] for seed in seeds])
+        return Outcomes(success, np.full(len(seeds), 5))
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "plain", "demanding"),
+    [(30, 2, True, True), (2, 30, False, False), (10, 10, True, False), (4, 12, False, False)],
+)
+def test_a_trial_adopts_what_holds_its_ground(
+    wins: int, losses: int, plain: bool, demanding: bool
+) -> None:
+    candidate, behaviour, count = object(), object(), 100
+    ours = [i < wins for i in range(count)]
+    theirs = [wins <= i < wins + losses for i in range(count)]
+    order = np.random.default_rng(0).permutation(count)
+    fixed = Fixed(
+        {
+            id(candidate): [ours[i] for i in order],
+            id(behaviour): [theirs[i] for i in order],
+        }
+    )
+    for strict, wanted in ((False, plain), (True, demanding)):
+        trial = try_out(fixed, candidate, behaviour, range(count), demanding=strict)  # type: ignore[arg-type]
+        assert trial.adopted is wanted
+        assert trial.env_steps > 0
+
+
+def test_advantages_weight_imitation() -> None:
+    config = load_config(None, SETTINGS)
+    policy = make_policy(REACH_SPEC, config)
+    critics = OfflineCritics(policy, config.critic, 0)
+    data = make_transitions(reach_demonstrations(range(4)), REACH_SPEC, DISCOUNT, MAX_STEPS)
+    ranks = torch.linspace(-3.0, 9.0, len(data.times))
+    critics.advantage = lambda data, rows, actions: ranks[rows]  # type: ignore[method-assign]
+    weights = advantage_weights(critics, data)
+    assert (weights.diff() >= 0).all() and float(weights.max()) <= LARGEST_WEIGHT
+    expected = (ranks / ranks.std()).exp().clamp(max=LARGEST_WEIGHT)
+    torch.testing.assert_close(weights, expected)
