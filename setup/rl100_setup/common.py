@@ -8,8 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,45 +104,64 @@ class Finished:
     output: str
 
 
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Ctrl-C and SIGTERM that come inside the block act at its end."""
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
 def run_logged(
     command: Sequence[str], env: Mapping[str, str], paths: Paths, reporter: Reporter
 ) -> Finished:
     """Run a command with its output in the log; on Ctrl-C end it with all its children."""
     lines: list[str] = []
+    process: subprocess.Popen[str] | None = None
+
+    def pump() -> None:
+        assert process is not None and process.stdout is not None
+        for line in process.stdout:
+            log.write(line)
+            log.flush()
+            lines.append(line.rstrip())
+
+    reader = threading.Thread(target=pump, daemon=True)
     with paths.log.open("a", encoding="utf-8") as log:
         log.write("$ " + " ".join(command) + "\n")
-        # A session of its own: the interrupt reaches this process alone, which then ends the
-        # command's whole group (colcon and pip start children that would live on).
-        with subprocess.Popen(
-            list(command),
-            cwd=paths.root,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        ) as process:
-
-            def pump() -> None:
-                assert process.stdout is not None
-                for line in process.stdout:
-                    log.write(line)
-                    log.flush()
-                    lines.append(line.rstrip())
-
-            reader = threading.Thread(target=pump, daemon=True)
-            reader.start()
-            try:
-                while reader.is_alive():
-                    reader.join(timeout=1.0)
-                    reporter.tick(lines[-1] if lines else "")
-                code = process.wait()
-            except BaseException:
+        try:
+            # Half started, the command would be nobody's to end, and its output nobody's to close.
+            with _signals_later():
+                # A session of its own: the interrupt reaches this process alone, which then ends
+                # the command's whole group (colcon and pip start children that would live on).
+                process = subprocess.Popen(
+                    list(command),
+                    cwd=paths.root,
+                    env=dict(env),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,
+                )
+                reader.start()
+            while reader.is_alive():
+                reader.join(timeout=1.0)
+                reporter.tick(lines[-1] if lines else "")
+            code = process.wait()
+        except BaseException:
+            if process is not None:
                 _end_group(process)
                 reader.join(timeout=2.0)
-                raise
+            raise
     return Finished(code, "\n".join(lines))
 
 

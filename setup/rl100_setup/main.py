@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     paths = Paths(Path(__file__).resolve().parents[2])
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # ./rl100 holds Ctrl-C back
         with _only_one(paths):
             _set_up(paths, arguments.rebuild)
     except SetupError as error:

@@ -24,7 +24,11 @@ NETWORK_MARKS = (
     "SSLError", "Temporary failure in name resolution", "Could not fetch URL",
     "Connection aborted", "Connection broken", "HTTP error 5", "incomplete-download",
 )  # fmt: skip
-ABSENT_MARKS = ("No matching distribution found", "Could not find a version")
+ABSENT_MARKS = (
+    "No matching distribution found",
+    "Could not find a version",
+    "ResolutionImpossible",  # said of an absent wheel when pip's configuration constrains torch
+)
 
 
 def base_python() -> str:
@@ -48,6 +52,10 @@ def check_tools() -> None:
 
 def make_venv(paths: Paths, system_site: bool, env: dict[str, str], reporter: Reporter) -> None:
     """Make `.venv` anew. Works without ensurepip where the interpreter has a pip of its own."""
+    if paths.venv.is_symlink():
+        raise SetupError(
+            f"{paths.venv} is a link, and set-up makes a folder there; remove the link"
+        )
     if paths.venv.exists():
         shutil.rmtree(paths.venv)
     paths.venv.mkdir()

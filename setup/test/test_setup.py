@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,9 +153,19 @@ def torch_outcome(
     return commands, None
 
 
-def test_missing_cpu_wheel_falls_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = Finished(1, "ERROR: No matching distribution found for torch==2.13.0+cpu")
-    commands, error = torch_outcome(tmp_path, monkeypatch, absent)
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ERROR: No matching distribution found for torch==2.13.0+cpu",
+        "ERROR: Cannot install torch==2.13.0+cpu because these package versions have conflicting "
+        "dependencies.\nThe user requested (constraint) torch<=2.14.1\n"
+        "ERROR: ResolutionImpossible: for help visit the documentation",
+    ],
+)
+def test_missing_cpu_wheel_falls_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    commands, error = torch_outcome(tmp_path, monkeypatch, Finished(1, said))
     assert error is None
     assert [c[-1] for c in commands] == [f"torch=={packages.TORCH}+cpu", f"torch=={packages.TORCH}"]
     assert (tmp_path / ".venv" / "rl100_constraints.txt").read_text() == "numpy==2.2.6\n"
@@ -197,6 +208,25 @@ def test_interrupt_ends_the_whole_group(tmp_path: Path) -> None:
     while _group_alive(group):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_interrupt_while_the_command_starts_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = Paths(tmp_path)
+    paths.venv.mkdir()
+    start, started = subprocess.Popen, []
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        started.append(start(*arguments, **options))
+        signal.raise_signal(signal.SIGINT)
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_logged(["sleep", "60"], os.environ, paths, Reporter())
+    assert started[0].returncode is not None
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def _group_alive(group: int) -> bool:
