@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from rl100_contracts.bundle import verify_bundle
-from rl100_contracts.task import load_task
+from rl100_contracts.task import load_task, task_folder
+from rl100_control.kinematics import TargetCheck
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> None:
@@ -22,19 +23,31 @@ def _table(title: str, rows: list[tuple[str, str]]) -> None:
 def print_task(name_or_path: str) -> None:
     """Check a task and print a summary; raises ContractError."""
     task = load_task(name_or_path)
-    spec, action, control = task.observation, task.action, task.control
+    robot = "none: targets are not checked by kinematics"
+    if task.robot is not None:
+        check = TargetCheck(task, task_folder(name_or_path), lambda: 0)
+        robot = f"{task.robot.urdf}: {check.describe()}"
+    cameras = []
+    for name, camera in task.cameras.items():
+        mount = "fixed" if camera.mount == "fixed" else "on the tool"
+        calibrated = f", calibrated {camera.calibration.date}" if camera.calibration else ""
+        cameras.append(f"{name} ({mount}{calibrated})")
+    seen = [f"{task.observation.state_dim} values"]
+    if task.observation.cloud is not None:
+        seen.append(f"{task.observation.num_points} points")
+    if task.observation.image is not None:
+        seen.append(f"an image of {task.observation.image.width}x{task.observation.image.height}")
+    action, control = task.action, task.control
     _table(
         f"task {task.name}: valid",
         [
             ("hash", task.hash),
             ("description", " ".join(task.description.split())),
             ("control", f"{control.rate_hz:g} Hz, {control.n_action_steps} actions per decision"),
-            (
-                "observation",
-                f"{control.n_obs_steps} frames of {spec.state_dim} values and "
-                f"{spec.cloud.num_points} points",
-            ),
+            ("observation", f"{control.n_obs_steps} frames of {' and '.join(seen)}"),
+            ("cameras", ", ".join(cameras) or "none"),
             ("action", f"{action.space} of {', '.join(action.names)} on {action.command}"),
+            ("robot", robot),
             ("streams", ", ".join(f"{n} ({s.topic})" for n, s in task.streams.items())),
             ("episode", f"at most {task.episode.max_steps} steps"),
         ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -36,6 +37,12 @@ ELSEWHERE = {
     "train": ("rl100_trainer.cli", "app", "Train a policy on recorded episodes."),
     "episodes": ("rl100.episodes_cli", "app", "List and check recorded episodes."),
     "demo": ("rl100.demo.cli", "demo", "Record, train, deploy and evaluate in the simulator."),
+    "iterate": ("rl100.iterate_cli", "iterate", "Learn a task with all stages, in simulation."),
+    "calibrate": ("rl100.calibrate.cli", "app", "Calibrate cameras: boards, poses, checks."),
+    "view": ("rl100.view.cli", "view", "Draw what the cameras give the policy."),
+    "arm": ("rl100.gateway_cli", "arm", "Let the policy move the robot."),
+    "stop": ("rl100.gateway_cli", "stop", "Stop the robot."),
+    "mode": ("rl100.gateway_cli", "mode", "Show or change who may move the robot."),
     "eval": ("rl100.eval_cli", "evaluate", "Evaluate a policy bundle in the simulator."),
 }
 
@@ -125,17 +132,46 @@ def bench(
         Path | None, typer.Option("--json", help="Write the figures to this file too.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions.")] = False,
+    task: Annotated[str, typer.Option(help="learn: push, reach or metaworld:<task>.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, max=99, help="learn: how many seeds.")] = 1,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="learn: section.key=value; policy, perception: key=value."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="learn: folder of the runs, which go on; policy: bundles and plot."),
+    ] = None,
+    openvino: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="policy: environment with onnxruntime-openvino; made when it is missing.",
+        ),
+    ] = None,
     show_list: Annotated[bool, typer.Option("--list", help="List the benchmarks.")] = False,
 ) -> None:
     """Measure, and print figures with their uncertainty."""
+    from rl100.metaworld.switch import enter_environment
+
+    enter_environment(task)
     from rl100.bench.command import print_benches, run_bench
+    from rl100.bench.frame import Options
 
     if show_list:
         print_benches()
     elif not name:
         raise ContractError("give the name of a benchmark; rl100 bench --list shows them")
     else:
-        run_bench(name, quick=quick, json_file=json_file)
+        options = Options(
+            quick=quick,
+            task=task,
+            seeds=seeds,
+            overrides=tuple(overrides or ()),
+            folder=out or Path("runs") / f"bench-{name}",
+            openvino=openvino,
+        )
+        run_bench(name, options, json_file=json_file)
 
 
 @task_app.command("check")
@@ -169,6 +205,7 @@ def main() -> NoReturn:
     Exit status: 2 for a user's mistake, 130 after Ctrl-C, 1 for anything unforeseen.
     """
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # ./rl100 holds Ctrl-C back
         app(prog_name="rl100")
     except SystemExit as end:
         if end.code == 130:  # typer's answer to Ctrl-C, without a word
@@ -181,6 +218,8 @@ def main() -> NoReturn:
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
+        if isinstance(error, OSError) and error.filename:
+            fail(f"{error.filename}: {error.strerror}", code=1)
         text = " ".join(str(error).split()) or "no reason given"
         fail(f"{type(error).__name__}: {text} (set {TRACEBACK_VARIABLE}=1 to see where)", code=1)
     sys.exit(0)

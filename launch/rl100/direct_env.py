@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl100_contracts.decode import Intrinsics
+from rl100_contracts.images import view_of
 from rl100_contracts.motion import Shaped
 from rl100_contracts.observation import Observation, ObservationAssembler
 from rl100_contracts.task import NANOSECONDS, Task
 from rl100_perception.pipeline import CloudPipeline
+from rl100_perception.view import View
 from rl100_sim.episode import DirectEpisode
 from rl100_sim.world import PushWorld, Truth
 
@@ -27,7 +29,6 @@ class Step:
     """What one control step gave.
 
     Attributes:
-        observation: after the step.
         reward: the task's success reward in the step that solves it, else 0.
         terminated: solved.
         truncated: the step limit was reached first.
@@ -35,7 +36,6 @@ class Step:
         truth: ground truth, never for the policy.
     """
 
-    observation: Observation
     reward: float
     terminated: bool
     truncated: bool
@@ -44,16 +44,21 @@ class Step:
 
 
 class DirectEnv:
-    """One simulated episode at a time; call ``reset`` first."""
+    """One simulated episode at a time; call ``reset`` first.
+
+    Sensors are functions of the seed and the time, so a frame that nobody looks at may be left
+    out (``sense=False``) without changing any other: it saves the image, which is most of a
+    step's time.
+    """
 
     def __init__(self, task: Task, world: PushWorld | None = None) -> None:
         self.task = task
         self.world = world or PushWorld(task)
-        self._pipeline = CloudPipeline(task)
-        camera = self.world.camera
-        self._intrinsics = Intrinsics(
-            camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy
-        )
+        self._pipeline = None if task.observation.cloud is None else CloudPipeline(task)
+        self._intrinsics = {
+            name: Intrinsics(c.width, c.height, c.fx, c.fy, c.cx, c.cy)
+            for name, c in self.world.cameras.items()
+        }
         self._episode = DirectEpisode(self.world)
         self._assembler = ObservationAssembler(task)
         self._stamp_ns = FIRST_STAMP_NS
@@ -63,20 +68,27 @@ class DirectEnv:
         """Last commanded target, float64 (d,), m."""
         return self._episode.target
 
+    @property
+    def truth(self) -> Truth:
+        """Ground truth of this moment, never for the policy."""
+        return self._episode.truth
+
     def reset(self, seed: int) -> Observation:
         """Start the episode of ``seed``."""
         self._episode.reset(seed)
         self._assembler.clear()
         self._stamp_ns = FIRST_STAMP_NS
-        return self._observe()
+        self._sense()
+        return self.observe()
 
-    def step(self, action: NDArray[np.floating]) -> Step:
-        """Execute one action (d,), task units, within the task's limits."""
+    def step(self, action: NDArray[np.floating], *, sense: bool = True) -> Step:
+        """Execute one action (d,), task units, within the task's limits, and look afterwards."""
         shaped = self._episode.act(action)
         truth = self._episode.truth
         self._stamp_ns += self.task.control.period_ns
+        if sense:
+            self._sense()
         return Step(
-            self._observe(),
             self.task.reward.success if truth.success else 0.0,
             truth.success,
             truth.done and not truth.success,
@@ -84,12 +96,26 @@ class DirectEnv:
             truth,
         )
 
-    def _observe(self) -> Observation:
+    def observe(self) -> Observation:
+        """The observation of this moment; the last step must have looked."""
+        return self._assembler.observe(self._stamp_ns)
+
+    def newest(self) -> Observation:
+        """The observation at the newest frame, which may be older than this moment."""
+        stamp = self._assembler.latest_complete()
+        assert stamp is not None  # the reset has looked
+        return self._assembler.observe(stamp)
+
+    def _sense(self) -> None:
         stamp, measured = self._stamp_ns, self.world.proprioception()
         self._assembler.add("joint_states", stamp, measured.joint_positions.astype(np.float32))
         self._assembler.add("tool_pose", stamp, measured.tool_xy.astype(np.float32))
-        scale = np.float32(self.task.camera.depth_scale)
-        depth = self.world.depth().astype(np.float32) * scale
-        cloud = self._pipeline.process(depth, self._intrinsics).points
-        self._assembler.add(self.task.observation.cloud.stream, stamp, cloud)
-        return self._assembler.observe(stamp)
+        image = self.task.observation.image
+        if image is not None:
+            self._assembler.add(image.stream, stamp, view_of(self.world.colour(), image))
+        if self._pipeline is not None:
+            views = {}
+            for name, intrinsics in self._intrinsics.items():
+                views[name] = View(self.world.depth(name), intrinsics)
+            points = self._pipeline.process(views).points
+            self._assembler.add(self.task.cloud.stream, stamp, points)

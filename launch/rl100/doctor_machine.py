@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from rl100.doctor import Finding, Status, has_module
+from rl100_contracts.errors import ContractError
 
 GIB = 1024**3
 MIB = 1024**2
@@ -58,19 +59,32 @@ def check_torch() -> list[Finding]:
     return [Finding("torch", Status.OK, found)]
 
 
+def _check_realsense() -> Finding:
+    from rl100_perception.realsense import load_library
+
+    try:
+        rs = load_library()
+    except ContractError as error:
+        return Finding("realsense", Status.NOTE, "not usable", str(error))
+    info = rs.camera_info
+    found = [
+        f"{device.get_info(info.name)} (serial number {device.get_info(info.serial_number)})"
+        for device in rs.context().query_devices()
+    ]
+    if not found:
+        advice = "plug one in (USB 3), or use a camera driver's topics"
+        return Finding("realsense", Status.NOTE, "no camera", advice)
+    return Finding("realsense", Status.OK, ", ".join(found))
+
+
 def check_cameras() -> list[Finding]:
     """RealSense cameras and other video devices."""
     findings = []
-    if has_module("pyrealsense2"):
-        import pyrealsense2 as rs
-
-        names = [d.get_info(rs.camera_info.name) for d in rs.context().query_devices()]
-        advice = "" if names else "plug one in (USB 3), or use a camera driver's topics"
-        status = Status.OK if names else Status.NOTE
-        findings.append(Finding("realsense", status, ", ".join(names) or "no camera", advice))
-    else:
+    if not has_module("pyrealsense2"):
         advice = "only for RealSense cameras without a ROS driver: pip install pyrealsense2"
         findings.append(Finding("realsense", Status.NOTE, "pyrealsense2 not installed", advice))
+    else:
+        findings.append(_check_realsense())
     devices = sorted(str(path) for path in Path("/dev").glob("video*"))
     status = Status.OK if devices else Status.NOTE
     findings.append(Finding("video devices", status, ", ".join(devices) or "none"))

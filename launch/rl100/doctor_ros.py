@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 
 from rl100.doctor import Finding, Status, has_module
 from rl100.environment import PROFILE, PROFILE_VARIABLES, find_executable, prefixes, share_file
-from rl100.systems import SYSTEMS, NodeSpec, describe
+from rl100.system_parts import NodeSpec
+from rl100.systems import SYSTEMS, describe
 from rl100_contracts.errors import ContractError
 
 DEFAULT_RMW = "rmw_fastrtps_cpp"

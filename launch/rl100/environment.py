@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from rl100.systems import NodeSpec
+from rl100.system_parts import NodeSpec
 from rl100_contracts.errors import ContractError
 
 #: Jazzy's Fast DDS reads the first name, newer ones the second.

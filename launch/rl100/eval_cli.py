@@ -13,7 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 from rl100_contracts.bundle import verify_bundle
-from rl100_contracts.loading import write_json_atomic
+from rl100_contracts.loading import check_output_file, write_json_atomic
 from rl100_contracts.task import load_task
 
 
@@ -43,6 +43,8 @@ def evaluate(
 
     contract = load_task(task)
     verify_bundle(bundle, contract)
+    if json is not None:
+        check_output_file(json)
     seeds = range(seed, seed + episodes)
     console = Console()
     ticks = iter(track(seeds, description=f"evaluating {sampler.value}", console=console))

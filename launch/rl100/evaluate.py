@@ -150,11 +150,11 @@ def evaluate_direct(
                 actions = runtime.k_step(observation, rng, stochastic=stochastic).actions
             times.append((time.perf_counter() - begin) * 1e3)
             for action in actions:
-                step = env.step(action)
-                observation, steps = step.observation, steps + 1
+                step, steps = env.step(action), steps + 1
                 success, finished = step.terminated, step.terminated or step.truncated
                 if finished:
                     break
+            observation = env.observe()
         result = EpisodeResult(seed, success, steps, time.monotonic() - started)
         results.append(result)
         on_result(result)

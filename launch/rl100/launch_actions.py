@@ -17,7 +17,8 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from rl100.environment import common_environment, node_environment
-from rl100.systems import NodeSpec, SystemArgument, preflight, suggestion, system_named
+from rl100.system_parts import NodeSpec, SystemArgument, suggestion
+from rl100.systems import preflight, system_named
 from rl100.up import RestartPolicy, StopTimes, command_line
 
 

@@ -7,23 +7,22 @@ same code drives recording, rollouts and evaluation, in lockstep and in real tim
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import rclpy
 from rclpy.client import Client
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 
+from rl100.own_node import OwnNode
 from rl100_contracts.decode import message_stamp_ns, stamp_to_ns
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
-from rl100_msgs.msg import EpisodeEvent, PolicyStatus, RewardEvent
+from rl100_control.tick import MODES
+from rl100_msgs.msg import EpisodeEvent, PolicyStatus, RewardEvent, SimState
 from rl100_msgs.srv import LoadBundle, ResetWorld, SetMode, StartEpisode, StopEpisode
+from rl100_node.discovery import nodes_on_topic, wait_for_service, wait_until_known
 
 RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
@@ -31,10 +30,13 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-# Nodes that have just started may not have found each other: then nobody sees the first episode.
+# Nodes that have just started may not have found each other: then the first episode stands still.
 FIRST_ATTEMPTS = 3
 FIRST_PATIENCE_S = 20.0
-MODES = {"idle": 0, "teleop": 1, "policy": 2, "takeover": 3, "stopped": 4}
+STALLED_S = 4.0
+WARM_UP_STEPS = 3
+# Streams that the recorder does not wait for (a denoising chain) need time to find it as well.
+DISCOVERY_S = 1.5
 
 
 @dataclass(frozen=True)
@@ -73,30 +75,28 @@ class Session:
     def __init__(self, task: Task, check: Callable[[], None] = lambda: None) -> None:
         self.task = task
         self._check = check
-        self._context = Context()
-        # The session's owner handles Ctrl-C; rclpy's handler would only stop the waiting.
-        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node("rl100_session", context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
+        self._own = OwnNode("rl100_session")
+        self.node = self._own.node
         self._clients: dict[str, Client] = {}
         self._verdicts: list[RewardEvent] = []
         self._ended: dict[str, EpisodeEvent] = {}
         self._connected = False  # a verdict has come, so all nodes have found each other
+        self._moved = time.monotonic()  # when the simulated world last went on
+        self._steps = 0  # of the simulated world, in all
+        self._next_check = 0.0
         self.policy_status: PolicyStatus | None = None
         self.node.create_subscription(RewardEvent, "/rl100/reward", self._on_reward, RELIABLE)
         self.node.create_subscription(EpisodeEvent, "/rl100/episode", self._on_episode, LATCHED)
         self.node.create_subscription(
             PolicyStatus, "/rl100/policy_status", self._on_policy_status, RELIABLE
         )
+        self.node.create_subscription(SimState, "/sim/ground_truth", self._on_truth, RELIABLE)
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._executor.shutdown()
-        self.node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
+        self._own.close()
 
     def _on_reward(self, msg: RewardEvent) -> None:
         if msg.kind != RewardEvent.REWARD:
@@ -109,17 +109,23 @@ class Session:
     def _on_policy_status(self, msg: PolicyStatus) -> None:
         self.policy_status = msg
 
+    def _on_truth(self, _: SimState) -> None:
+        self._moved = time.monotonic()
+        self._steps += 1
+
+    def _spin_once(self, timeout_s: float) -> None:
+        """Handle one message, or wait for one so long; looks after the system now and then."""
+        self._own.spin_once(timeout_s)
+        if time.monotonic() > self._next_check:
+            self._check()
+            self._next_check = time.monotonic() + 0.5
+
     def _spin(self, done: Callable[[], bool], timeout_s: float) -> bool:
         """Handle messages until ``done`` or the time-out; returns whether it was done."""
         end = time.monotonic() + timeout_s
-        next_check = time.monotonic() + 0.5
         while not done():
-            self._executor.spin_once(timeout_sec=0.1)
-            now = time.monotonic()
-            if now > next_check:
-                self._check()
-                next_check = now + 0.5
-            if now > end:
+            self._spin_once(0.1)
+            if time.monotonic() > end:
                 self._check()
                 return False
         return True
@@ -133,11 +139,35 @@ class Session:
         if not self._spin(done, timeout_s):
             raise ContractError(f"no {what} within {timeout_s:g} s")
 
-    def client(self, kind: Any, name: str) -> Client:
-        """The client of a service, made on first use."""
+    def spin_for(self, seconds: float) -> None:
+        """Handle messages for some time."""
+        self._spin(lambda: False, seconds)
+
+    def client(self, kind: Any, name: str, timeout_s: float = 30.0) -> Client:
+        """The client of a service, made on first use, when its node can answer it.
+
+        Raises:
+            ContractError: the service is not there.
+        """
         if name not in self._clients:
-            self._clients[name] = self.node.create_client(kind, name)
+            client = self.node.create_client(kind, name)
+            if not wait_for_service(self.node, client, self._spin_once, timeout_s):
+                self.node.destroy_client(client)
+                raise ContractError(f"no service {name} within {timeout_s:g} s")
+            self._clients[name] = client
         return self._clients[name]
+
+    def introduce(self, topics: Sequence[str], timeout_s: float = 30.0) -> None:
+        """Wait until the nodes on some topics know this session, so that it misses nothing.
+
+        Raises:
+            ContractError: one of them does not answer.
+        """
+        self._spin(lambda: all(nodes_on_topic(self.node, topic) for topic in topics), 5.0)
+        names = set().union(*(nodes_on_topic(self.node, topic) for topic in topics))
+        silent = wait_until_known(self.node, names, self._spin_once, timeout_s)
+        if silent:
+            raise ContractError(f"node {min(silent)} does not answer within {timeout_s:g} s")
 
     def call(self, kind: Any, name: str, request: Any, timeout_s: float = 30.0) -> Any:
         """Call a service and wait for its answer.
@@ -145,15 +175,15 @@ class Session:
         Raises:
             ContractError: the service is not there or does not answer.
         """
-        client = self.client(kind, name)
-        if not client.service_is_ready():
+        client = self.client(kind, name, timeout_s)
+        if not client.service_is_ready():  # its node has left, or starts again
             self.spin_until(client.service_is_ready, timeout_s, f"service {name}")
         future = client.call_async(request)
         self.spin_until(future.done, timeout_s, f"answer of service {name}")
         return future.result()
 
     def set_mode(self, mode: str) -> None:
-        """Put the gateway into a mode (idle, teleop, policy, takeover, stopped).
+        """Put the gateway into a mode (a name of ``MODES``).
 
         Raises:
             ContractError: the gateway refuses.
@@ -207,6 +237,12 @@ class Session:
         return self._attempt(seed, record, note, timeout_s)
 
     def _attempt(self, seed: int, record: bool, note: str, timeout_s: float) -> EpisodeResult:
+        if not self._connected:
+            topics = ["/rl100/reward", "/sim/ground_truth"]
+            self.introduce([*topics, "/rl100/episode"] if record else topics)
+            self._warm_up(seed)
+        if record and not self._connected:
+            self.spin_for(DISCOVERY_S)
         self._verdicts.clear()
         episode_id = self._start_recording(note, seed) if record else ""
         started = time.monotonic()
@@ -214,15 +250,21 @@ class Session:
         if not reset.success:
             raise ContractError(f"the simulator cannot reset: {reset.message}")
         first_ns = stamp_to_ns(reset.stamp)
+        self._moved = time.monotonic()
 
         def verdict() -> RewardEvent | None:
             return next((v for v in self._verdicts if message_stamp_ns(v) >= first_ns), None)
 
+        def over() -> bool:
+            stands = not self._connected and time.monotonic() - self._moved > STALLED_S
+            return stands or verdict() is not None
+
         what = "verdict on the episode (is a labeller running?)"
-        if not self._spin(lambda: verdict() is not None, timeout_s):
+        self._spin(over, timeout_s)
+        if verdict() is None:
             if record:
                 self._discard(episode_id)
-            raise NoVerdict(f"no {what} within {timeout_s:g} s")
+            raise NoVerdict(f"no {what} within {time.monotonic() - started:.0f} s")
         self._connected = True
         given = verdict()
         assert given is not None
@@ -237,6 +279,18 @@ class Session:
             ended.path if ended else "",
             ended.message if ended else "",
         )
+
+    def _warm_up(self, seed: int) -> None:
+        """Reset until the world goes on, or it takes too long; nothing of it is recorded.
+
+        In lockstep it stands still when the nodes among themselves have lost a message of the
+        first tick, because they had not found each other.
+        """
+        for _ in range(FIRST_ATTEMPTS):
+            self.call(ResetWorld, "/rl100_sim/reset", ResetWorld.Request(seed=seed))
+            goal = self._steps + WARM_UP_STEPS
+            if self._spin(lambda: self._steps >= goal, STALLED_S):  # noqa: B023
+                return
 
     def _discard(self, episode_id: str) -> None:
         """End a recording that nobody has labelled, unless it has ended by itself."""

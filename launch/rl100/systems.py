@@ -6,84 +6,13 @@ or changes a node. No rclpy is imported here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from rl100.system_parts import NodeSpec, System, SystemArgument, Value, suggestion
+from rl100.task_needs import observes_cloud
 from rl100_contracts.errors import ContractError
-
-Value = bool | int | float | str
-
-#: Threads of the maths libraries in nodes that compute small things often: waiting threads must
-#: not burn the cores that the control loop needs.
-QUIET_MATHS = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
-
-
-@dataclass(frozen=True)
-class NodeSpec:
-    """One process of a system.
-
-    ``respawn``: started again when it ends. ``required``: the system ends with it.
-    ``needs_terminal``: it reads keys, so a person starts it in a terminal of its own.
-    ``environment``: variables set for this process unless the user set them.
-    """
-
-    package: str
-    executable: str
-    name: str
-    parameters: Mapping[str, Value] = field(default_factory=dict)
-    lifecycle: bool = False
-    respawn: bool = False
-    required: bool = False
-    needs_terminal: bool = False
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(QUIET_MATHS))
-
-
-@dataclass(frozen=True)
-class SystemArgument:
-    """One ``name:=value`` of a system. ``default`` None: nothing is passed, the node decides."""
-
-    name: str
-    description: str
-    default: str | None = None
-    kind: type[Value] = str
-    choices: tuple[str, ...] = ()
-    needed: bool = False
-
-    def parse(self, text: str) -> Value:
-        """Value of ``text``; raises ContractError with a sentence naming the argument."""
-        if self.choices and text not in self.choices:
-            raise ContractError(
-                f"{self.name}:={text}: choose one of {', '.join(self.choices)}"
-                + suggestion(text, self.choices)
-            )
-        if self.kind is bool:
-            if text.lower() not in ("true", "false"):
-                raise ContractError(f"{self.name}:={text}: give true or false")
-            return text.lower() == "true"
-        try:
-            return self.kind(text)
-        except ValueError:
-            wanted = {int: "a whole number", float: "a number"}[self.kind]
-            raise ContractError(f"{self.name}:={text}: give {wanted}") from None
-
-
-@dataclass(frozen=True)
-class System:
-    """A system: what it is for, its arguments, and the function that lists its nodes."""
-
-    name: str
-    description: str
-    arguments: tuple[SystemArgument, ...]
-    build: Callable[[dict[str, Value]], list[NodeSpec]]
-
-
-def suggestion(word: str, known: object) -> str:
-    """``" (did you mean 'x'?)"`` when a known word is close, else an empty string."""
-    close = get_close_matches(word, list(known), n=1)  # type: ignore[call-overload]
-    return f" (did you mean '{close[0]}'?)" if close else ""
-
 
 TASK = SystemArgument("task", "built-in task or path of a task file", "push")
 SIM = SystemArgument("sim", "start the simulated robot too", "false", bool)
@@ -92,14 +21,42 @@ LOCKSTEP = SystemArgument(
 )
 SEED = SystemArgument("seed", "seed of the simulator, the scripts and the policy's noise", "0", int)
 RESPAWN = SystemArgument("respawn", "start nodes that may be restarted again", "true", bool)
+ARMING = SystemArgument(
+    "arming",
+    "an operator arms the policy before it moves the robot (default: unless sim:=true)",
+    kind=bool,
+)
 BUNDLE = SystemArgument("bundle", "directory of the policy bundle", needed=True)
 DATA = SystemArgument("data", "directory that episodes are written to", "data")
 RUNS = SystemArgument("runs", "directory that training runs are written to", "runs")
 PROVIDER = SystemArgument("provider", "ONNX Runtime execution provider (default: the node's)")
 THREADS = SystemArgument("threads", "threads of the inference (default: the node's)", kind=int)
+# The gateway is above the policy: it must hold the robot also while the policy computes.
+POLICY_PRIORITY, GATEWAY_PRIORITY = 50, 60
+REALTIME = (
+    SystemArgument(
+        "realtime",
+        "SCHED_FIFO, locked memory and a frozen garbage collector for policy and gateway",
+        "false",
+        bool,
+    ),
+    SystemArgument("policy_cpus", "CPUs of the policy's control loop, as 2 or 2-3 (default: any)"),
+    SystemArgument("gateway_cpus", "CPUs of the gateway's control loop (default: any)"),
+)
 NOISE = SystemArgument("noise", "noise of the scripted operator (default: the node's)", kind=float)
 LABELLER = SystemArgument(
     "labeller", "who decides on success", "auto", choices=("auto", "scripted", "keyboard", "none")
+)
+HELPER = SystemArgument(
+    "device",
+    "with which a person takes over from the policy",
+    "none",
+    choices=("none", "keyboard", "joy"),
+)
+MODE = SystemArgument("mode", "first mode of the gateway", "policy")
+REALSENSE = SystemArgument(
+    "realsense",
+    "RealSense cameras that perception reads itself, as camera:serial (default: by ROS drivers)",
 )
 SAMPLER = SystemArgument(
     "sampler", "one_step: fast; k_step: the whole chain", "one_step", choices=("one_step", "k_step")
@@ -119,20 +76,38 @@ def _sim(values: dict[str, Value]) -> NodeSpec:
     return replace(node, required=True)
 
 
-def _perception(values: dict[str, Value]) -> NodeSpec:
-    node = _node("rl100_perception", "perception", "rl100_perception", values, "lockstep")
-    return replace(node, lifecycle=True, respawn=True)
+def _perception(values: dict[str, Value]) -> list[NodeSpec]:
+    if not observes_cloud(str(values["task"])):
+        return []
+    keys = ("lockstep", "realsense")
+    node = _node("rl100_perception", "perception", "rl100_perception", values, *keys)
+    return [replace(node, lifecycle=True, respawn=True)]
 
 
 def _policy(values: dict[str, Value], **fixed: Value) -> NodeSpec:
     keys = ("lockstep", "bundle", "sampler", "stochastic", "seed", "provider", "threads")
+    fixed |= _realtime(values, "policy_cpus", POLICY_PRIORITY)
     node = _node("rl100_policy_node", "policy", "rl100_policy", values, *keys, **fixed)
     return replace(node, lifecycle=True, respawn=True)
 
 
+def _realtime(values: dict[str, Value], cpus: str, priority: int) -> dict[str, Value]:
+    """Real-time parameters of a node with a control loop; empty unless asked for."""
+    parameters: dict[str, Value] = {}
+    if values.get("realtime"):
+        parameters |= {"thread_priority": priority, "lock_memory": True, "freeze_gc": True}
+    if cpus in values:
+        parameters["cpu_affinity"] = values[cpus]
+    return parameters
+
+
 def _gateway(values: dict[str, Value], mode: str) -> NodeSpec:
     # Never restarted: the one publisher of commands must not come back in motion by itself.
-    node = _node("rl100_control", "gateway", "rl100_gateway", values, "lockstep", mode=mode)
+    simulated = bool(values.get("sim") or values.get("lockstep"))
+    arming = bool(values.get("arming", not simulated))
+    fixed: dict[str, Value] = {"mode": mode, "arming": arming}
+    fixed |= _realtime(values, "gateway_cpus", GATEWAY_PRIORITY)
+    node = _node("rl100_control", "gateway", "rl100_gateway", values, "lockstep", **fixed)
     return replace(node, lifecycle=True, required=True)
 
 
@@ -147,6 +122,10 @@ def _teleop(values: dict[str, Value], device: str) -> NodeSpec:
         return _node("rl100_sim", "scripted_teleop", "rl100_scripted_teleop", values, *keys)
     node = _node("rl100_teleop", f"teleop_{device}", "rl100_teleop", values)
     return replace(node, needs_terminal=device == "keyboard", respawn=device != "keyboard")
+
+
+def _helper(values: dict[str, Value]) -> list[NodeSpec]:
+    return [] if values["device"] == "none" else [_teleop(values, str(values["device"]))]
 
 
 def _labeller(values: dict[str, Value], labeller: str) -> list[NodeSpec]:
@@ -178,7 +157,13 @@ def _simulated(values: dict[str, Value]) -> list[NodeSpec]:
 
 def _deploy(values: dict[str, Value]) -> list[NodeSpec]:
     policy = _policy(values, stochastic=False)
-    return [*_simulated(values), _perception(values), _gateway(values, "policy"), policy]
+    return [
+        *_simulated(values),
+        *_perception(values),
+        _gateway(values, str(values["mode"])),
+        policy,
+        *_helper(values),
+    ]
 
 
 def _record(values: dict[str, Value]) -> list[NodeSpec]:
@@ -190,7 +175,7 @@ def _record(values: dict[str, Value]) -> list[NodeSpec]:
         )
     return [
         *_simulated(values),
-        _perception(values),
+        *_perception(values),
         _gateway(values, "teleop"),
         _recorder(values),
         _teleop(values, device),
@@ -201,10 +186,11 @@ def _record(values: dict[str, Value]) -> list[NodeSpec]:
 def _rollout(values: dict[str, Value]) -> list[NodeSpec]:
     return [
         *_simulated(values),
-        _perception(values),
+        *_perception(values),
         _gateway(values, "policy"),
         _recorder(values),
         _policy({**values, "sampler": "k_step"}, stochastic=True),
+        *_helper(values),
         *_labeller(values, _chosen_labeller(values, scripted=bool(values["sim"]))),
     ]
 
@@ -218,7 +204,7 @@ def _train(values: dict[str, Value]) -> list[NodeSpec]:
 def _lockstep_graph(values: dict[str, Value]) -> list[NodeSpec]:
     return [
         _sim(values),
-        _perception(values),
+        *_perception(values),
         _gateway(values, str(values["mode"])),
         _policy(values),
         *_labeller(values, "scripted"),
@@ -240,14 +226,14 @@ def _demo(values: dict[str, Value]) -> list[NodeSpec]:
     return _all_needed([*_lockstep_graph(values), *extra])
 
 
-_COMMON = (TASK, SIM, LOCKSTEP, SEED, RESPAWN)
+_COMMON = (TASK, SIM, LOCKSTEP, SEED, RESPAWN, REALSENSE)
 _LOCKSTEP = (
     TASK,
     SEED,
     replace(BUNDLE, needed=False, description="first policy bundle (default: none)"),
     SAMPLER,
     SystemArgument("stochastic", "the policy samples with noise", "false", bool),
-    SystemArgument("mode", "first mode of the gateway", "teleop", choices=("teleop", "policy")),
+    replace(MODE, default="teleop", choices=("teleop", "policy")),
     PROVIDER,
     THREADS,
 )
@@ -258,7 +244,17 @@ SYSTEMS: dict[str, System] = {
         System(
             "deploy",
             "run a trained policy, one network evaluation per decision",
-            (*_COMMON, BUNDLE, SAMPLER, PROVIDER, THREADS),
+            (
+                *_COMMON,
+                BUNDLE,
+                replace(MODE, choices=("policy", "shadow", "idle")),
+                ARMING,
+                HELPER,
+                SAMPLER,
+                PROVIDER,
+                THREADS,
+                *REALTIME,
+            ),
             _deploy,
         ),
         System(
@@ -281,7 +277,7 @@ SYSTEMS: dict[str, System] = {
         System(
             "rollout",
             "run a policy with its full, random denoising chain and record it for training",
-            (*_COMMON, BUNDLE, DATA, LABELLER, PROVIDER, THREADS),
+            (*_COMMON, BUNDLE, DATA, ARMING, HELPER, LABELLER, PROVIDER, THREADS, *REALTIME),
             _rollout,
         ),
         System(

@@ -19,7 +19,7 @@ from types import TracebackType
 import yaml
 
 from rl100.environment import common_environment, find_executable, node_environment
-from rl100.systems import NodeSpec, Value
+from rl100.system_parts import NodeSpec, Value
 from rl100_contracts.errors import ContractError
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -73,13 +73,17 @@ def command_line(spec: NodeSpec, executable: Path | str | None = None) -> list[s
 
 
 def die_with_parent(parent: int) -> Callable[[], None] | None:
-    """A function for the child that makes it die with its parent, even after kill -9 (Linux)."""
+    """A function for the child that makes it die with its parent, even after kill -9 (Linux).
+
+    It also holds back a Ctrl-C until the node answers it (``run_node``): not while it imports.
+    """
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def ask() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         if os.getppid() != parent:  # it died before the request
             os._exit(1)
 

@@ -19,15 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rl100.environment import common_environment, find_executable, node_environment
-from rl100.systems import (
-    SYSTEMS,
-    NodeSpec,
-    describe,
-    parse_assignments,
-    preflight,
-    suggestion,
-    system_named,
-)
+from rl100.system_parts import NodeSpec, suggestion
+from rl100.systems import SYSTEMS, describe, parse_assignments, preflight, system_named
 from rl100.up import RunningSystem, command_line
 from rl100_contracts.errors import ContractError
 

@@ -26,6 +26,7 @@ does = os.environ.get("FAKE_" + name, "")
 signal.signal(signal.SIGINT, signal.SIG_IGN if does == "deaf" else signal.default_int_handler)
 if does == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # as run_node does it
 child = None
 if does == "parent":
     code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(120)"

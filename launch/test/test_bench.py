@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from rl100.bench import command
-from rl100.bench.frame import Bench, Figure, Options, mean, proportion, report, single
+from rl100.bench.frame import (
+    Bench,
+    Figure,
+    Options,
+    mean,
+    missing,
+    proportion,
+    quantile,
+    report,
+    single,
+)
 from rl100.bench.loop_basics import direct_steps_per_s, setup_seconds
 from rl100_contracts.errors import ContractError
 
@@ -19,6 +29,8 @@ def measure(options: Options) -> list[Figure]:
         proportion("success", n // 2, n),
         mean("speed", [1.0, 2.0, 3.0], "1/s"),
         single("setup_s", 12.5, "s"),
+        quantile("wait_p99_ms", [float(value) for value in range(n)], 0.99, "ms", "of a count"),
+        missing("never_ms", "ms", "nobody asked for it"),
     ]
 
 
@@ -27,14 +39,19 @@ BENCH = Bench("pretend", "a benchmark of the test", measure)
 
 def test_the_report_has_the_documented_shape() -> None:
     result = json.loads(json.dumps(report(BENCH, Options(quick=True)), allow_nan=False))
-    assert set(result) == {"bench", "quick", "machine", "versions", "figures"}
+    expected = {"bench", "command", "quick", "machine", "load", "versions", "figures"}
+    assert set(result) == expected
+    assert result["load"]["cores_of_others"] >= 0 and len(result["load"]["after"]) == 3
     assert set(result["machine"]) == {"cpu", "cores", "memory_gib", "load_average", "os"}
     assert result["machine"]["cores"] >= 1
     assert len(result["machine"]["load_average"]) == 3
     assert "python" in result["versions"]
     for figure in result["figures"]:
-        assert set(figure) == {"name", "value", "unit", "n", "low", "high"}
-        assert figure["low"] <= figure["value"] <= figure["high"]
+        assert set(figure) == {"name", "value", "unit", "n", "low", "high", "samples", "note"}
+        if figure["n"]:
+            assert figure["low"] <= figure["value"] <= figure["high"]
+        else:
+            assert figure["value"] is None and figure["note"] == "nobody asked for it"
     assert result["figures"][0]["n"] == 10
 
 
@@ -48,6 +65,8 @@ def test_the_file_and_the_table_hold_the_same_figures(
     for figure in result["figures"]:
         assert figure["name"] in out
     assert "12.5" in out
+    assert "not measured: never_ms: nobody asked for it" in out
+    assert "others kept" in out
     assert result["figures"][0]["n"] == 100
 
 
@@ -60,6 +79,8 @@ def test_mistakes_are_found_before_anything_is_measured(
     monkeypatch.setitem(command.BENCHES, "pretend", Bench("pretend", "", never))
     with pytest.raises(ContractError, match="no such folder"):
         command.run_bench("pretend", json_file=tmp_path / "none" / "figures.json")
+    with pytest.raises(ContractError, match="is a folder"):
+        command.run_bench("pretend", json_file=tmp_path)
     with pytest.raises(ContractError, match="did you mean 'loop_basics'"):
         command.run_bench("loop_basic")
 

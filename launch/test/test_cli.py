@@ -69,6 +69,17 @@ def test_help_and_lists_work_without_a_workspace(words: list[str]) -> None:
     assert done.stderr == ""
 
 
+def test_task_check_reads_the_robot_too(tmp_path: Path) -> None:
+    pytest.importorskip("pinocchio")
+    examples = Path(__file__).resolve().parents[2] / "src" / "rl100_control" / "examples"
+    task = examples / "arm6_pose.yaml"
+    assert "arm6.urdf: 6 joints, 19 pairs of links" in run("task", "check", str(task)).stdout
+    (tmp_path / "arm.yaml").write_text(task.read_text())
+    done = run("task", "check", str(tmp_path / "arm.yaml"))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr == f"error: robot.urdf: {tmp_path / 'arm6.urdf'}: no such file\n"
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = """
 import sys
@@ -105,6 +116,13 @@ def test_something_unforeseen_gives_a_sentence_and_the_way_to_see_where(
         cli.main()
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("demo", "--out", str(tmp_path / "file" / "demo"))
+    assert done.returncode == 1
+    assert done.stderr == f"error: {tmp_path / 'file' / 'demo'}: Not a directory\n"
+
+
 def test_a_command_whose_package_is_missing_says_so() -> None:
     with pytest.raises(ContractError, match=r"no_such_module.*make setup"):
         cli.run_elsewhere("train", "no_such_module", "app", [])
@@ -132,6 +150,20 @@ def single(number: int = 1, words: list[str] = typer.Argument(None)) -> None:
             cli.run_elsewhere("train", "elsewhere_app", attribute, words)
         assert end.value.code in (0, None)
         assert said in capsys.readouterr().out
+
+
+def test_ctrl_c_while_python_starts_gives_a_sentence() -> None:
+    def interrupted() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # as ./rl100 does it
+        os.kill(os.getpid(), signal.SIGINT)
+
+    command = [sys.executable, "-m", "rl100.cli", "task", "check", "push"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, preexec_fn=interrupted
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.strip() == "error: interrupted"
 
 
 def test_ctrl_c_gives_a_sentence_and_status_130(tmp_path: Path) -> None:

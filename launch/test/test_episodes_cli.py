@@ -16,7 +16,8 @@ from rl100.episodes_cli import app
 from rl100_contracts.episode import Outcome
 from rl100_contracts.episode_writer import EpisodeWriter
 from rl100_contracts.errors import ContractError
-from rl100_contracts.task import NANOSECONDS, Role, load_task
+from rl100_contracts.streams import Role
+from rl100_contracts.task import NANOSECONDS, load_task
 
 MESSAGES = Path(__file__).resolve().parents[2] / "src" / "rl100_msgs" / "msg"
 TASK = load_task("push")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -42,7 +43,7 @@ SEED = 3
 @pytest.fixture(scope="module")
 def domain() -> Iterator[None]:
     patch = pytest.MonkeyPatch()
-    patch.setenv("ROS_DOMAIN_ID", "61")
+    patch.setenv("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 100)))
     yield
     patch.undo()
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from rl100.environment import find_executable
-from rl100.systems import NodeSpec, describe
+from rl100.system_parts import NodeSpec
+from rl100.systems import describe
 from rl100.up import RunningSystem
 from rl100_contracts.errors import ContractError
 

@@ -36,6 +36,16 @@ def test_each_system_has_its_nodes() -> None:
     }
     assert names("rollout", labeller="none", **BUNDLE)[-1] == "policy"
     assert names("train") == ["trainer"]
+    assert names("deploy", device="joy", **BUNDLE)[-1] == "teleop"
+    assert "teleop" in names("rollout", device="keyboard", **BUNDLE)
+
+
+def test_a_task_without_a_cloud_needs_no_perception() -> None:
+    for system in ("record", "demo", "evaluate"):
+        assert "perception" in names(system, task="push")
+        assert "perception" not in names(system, task="push_rgb")
+    # What cannot be read is for the nodes to name.
+    assert "perception" in names("record", task="no/such.yaml")
 
 
 def test_what_a_policy_runs_is_set_by_the_system() -> None:
@@ -55,6 +65,18 @@ def test_exactly_one_node_commands_the_robot_and_it_is_never_restarted() -> None
         assert len(gateways) == 1
         assert gateways[0].required
         assert not gateways[0].respawn
+
+
+@pytest.mark.parametrize("system", ["deploy", "rollout"])
+def test_a_policy_is_armed_by_a_person_except_in_simulation(system: str) -> None:
+    def arming(**arguments: str) -> object:
+        nodes = describe(system, {**BUNDLE, **arguments})
+        return next(s for s in nodes if s.name == "rl100_gateway").parameters["arming"]
+
+    assert arming() is True
+    assert arming(sim="true") is arming(sim="true", lockstep="true") is False
+    assert arming(sim="true", arming="true") is True
+    assert arming(arming="false") is False
 
 
 def test_without_respawn_every_restartable_node_ends_the_system() -> None:
@@ -176,3 +198,17 @@ def test_launching_works_on_a_python_without_the_nodes_packages(
     assert preflight("sim", {"task": "no_such_task"}) == describe("sim", {"task": "no_such_task"})
     with pytest.raises(ContractError, match="no argument"):
         preflight("sim", {"tusk": "push"})
+
+
+def test_realtime_reaches_policy_and_gateway_and_nobody_else() -> None:
+    given = {"bundle": "b", "realtime": "true", "policy_cpus": "1-2", "gateway_cpus": "0"}
+    found = {node.name: node.parameters for node in describe("deploy", given)}
+    policy, gateway = found["rl100_policy"], found["rl100_gateway"]
+    assert (policy["cpu_affinity"], gateway["cpu_affinity"]) == ("1-2", "0")
+    for parameters in (policy, gateway):
+        assert parameters["lock_memory"] is True and parameters["freeze_gc"] is True
+    assert gateway["thread_priority"] > policy["thread_priority"] > 0
+    others = [p for name, p in found.items() if name not in ("rl100_policy", "rl100_gateway")]
+    assert others and not any("thread_priority" in p for p in others)
+    plain = {node.name: node.parameters for node in describe("deploy", {"bundle": "b"})}
+    assert not {"thread_priority", "cpu_affinity"} & set(plain["rl100_policy"])

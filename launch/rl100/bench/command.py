@@ -8,13 +8,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rl100.bench import loop_basics
+from rl100.bench import learn, loop_basics
 from rl100.bench.frame import Bench, Options, report
-from rl100.systems import suggestion
+from rl100.bench.perception import run as perception
+from rl100.bench.policy import run as policy
+from rl100.system_parts import suggestion
 from rl100_contracts.errors import ContractError
-from rl100_contracts.loading import write_json_atomic
+from rl100_contracts.loading import check_output_file, write_json_atomic
 
-BENCHES: dict[str, Bench] = {bench.name: bench for bench in (loop_basics.BENCH,)}
+DEFAULTS = Options()
+BENCHES: dict[str, Bench] = {
+    bench.name: bench for bench in (loop_basics.BENCH, learn.BENCH, policy.BENCH, perception.BENCH)
+}
 
 
 def bench_named(name: str) -> Bench:
@@ -35,32 +40,59 @@ def print_benches() -> None:
     Console().print(table)
 
 
+def _number(value: float, digits: int) -> str:
+    """A value with so many digits, and no exponent where it is merely large."""
+    return f"{value:.0f}" if 10**digits <= abs(value) < 1e9 else f"{value:.{digits}g}"
+
+
 def figures_table(result: dict[str, Any]) -> Table:
     """The figures of a report as a table."""
-    table = Table(title=f"{result['bench']} on {result['machine']['cpu']}", title_justify="left")
+    title = f"{result['bench']} on {result['machine']['cpu']}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
     table.add_column("figure", no_wrap=True)
     for heading in ("value", "95 % interval", "unit", "n"):
-        table.add_column(heading, justify="left" if heading == "unit" else "right")
+        left = heading == "unit"
+        table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for figure in result["figures"]:
-        known = figure["n"] > 1
-        interval = f"{figure['low']:.4g} to {figure['high']:.4g}" if known else ""
-        table.add_row(
-            figure["name"], f"{figure['value']:.4g}", interval, figure["unit"], str(figure["n"])
-        )
+        if figure["value"] is None:
+            table.add_row(figure["name"], "-", "", figure["unit"], "0", style="dim")
+            continue
+        known = figure["low"] < figure["high"]
+        interval = f"{_number(figure['low'], 3)} – {_number(figure['high'], 3)}" if known else ""
+        value = _number(figure["value"], 4)
+        table.add_row(figure["name"], value, interval, figure["unit"], str(figure["n"]))
     return table
 
 
-def run_bench(name: str, *, quick: bool = False, json_file: Path | None = None) -> None:
+def remarks(result: dict[str, Any]) -> list[str]:
+    """What was left out and why, and how busy the machine was."""
+    left_out: dict[str, list[str]] = {}
+    for figure in result["figures"]:
+        if figure["value"] is None:
+            left_out.setdefault(figure["note"], []).append(figure["name"])
+    load, cores = result["load"], result["machine"]["cores"]
+    others = load["cores_of_others"]
+    lines = [f"not measured: {', '.join(names)}: {why}" for why, names in left_out.items()]
+    lines.append(
+        f"{load['wall_s']:.0f} s on {cores} cores; others kept {others:.2f} of them busy "
+        f"(load average {load['before'][0]:.1f} before, {load['after'][0]:.1f} after)"
+    )
+    return lines
+
+
+def run_bench(name: str, options: Options = DEFAULTS, *, json_file: Path | None = None) -> None:
     """Run a benchmark, print its figures and write them to ``json_file``.
 
     Raises:
         ContractError: an unknown benchmark, a folder that is missing, or a failed measurement.
     """
     bench = bench_named(name)
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        # Before the minutes of measuring, not after them.
-        raise ContractError(f"{json_file.parent}: no such folder for --json")
-    result = report(bench, Options(quick=quick))
-    Console().print(figures_table(result))
+    if json_file is not None:
+        check_output_file(json_file)
+    result = report(bench, options)
+    console = Console()
+    console.print(figures_table(result))
+    for line in remarks(result):
+        console.print(line, highlight=False)
     if json_file is not None:
         write_json_atomic(json_file, result)

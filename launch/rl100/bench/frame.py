@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
-from rl100.statistics import bootstrap_interval, wilson_interval
+from rl100.statistics import (
+    bootstrap_interval,
+    quantile_interval,
+    seeds_interval,
+    wilson_interval,
+)
 
-PACKAGES = ("numpy", "mujoco", "onnxruntime", "torch", "rosbags", "ros-rclpy", "ros-fastrtps")
+PACKAGES = (
+    "numpy",
+    "mujoco",
+    "onnxruntime",
+    "onnxruntime-openvino",
+    "torch",
+    "fpsample",
+    "open3d-cpu",
+    "rosbags",
+    "ros-rclpy",
+    "ros-fastrtps",
+)
 
 
 @dataclass(frozen=True)
@@ -23,19 +43,23 @@ class Figure:
 
     Attributes:
         name: as in the documentation.
-        value: in ``unit``.
+        value: in ``unit``; None: not measured.
         unit: e.g. "s", "1/s", "fraction".
         n: number of samples behind the value.
         low: lower end of the 95 % interval, or the value when there is only one sample.
         high: upper end.
+        samples: the value of each training seed, where there are some.
+        note: what is in the value, or why there is none.
     """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     n: int
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    samples: tuple[float, ...] = ()
+    note: str = ""
 
 
 def proportion(name: str, successes: int, trials: int) -> Figure:
@@ -44,22 +68,66 @@ def proportion(name: str, successes: int, trials: int) -> Figure:
     return Figure(name, successes / trials, "fraction", trials, low, high)
 
 
-def mean(name: str, samples: Sequence[float], unit: str) -> Figure:
-    """The mean of samples with its 95 % bootstrap interval."""
+def over_seeds(name: str, successes: Sequence[int], trials: Sequence[int]) -> Figure:
+    """A success rate over training seeds (each with its trials), with the seeds' own rates."""
+    low, high = seeds_interval(successes, trials)
+    rates = tuple(s / n for s, n in zip(successes, trials, strict=True))
+    total = sum(trials)
+    return Figure(name, sum(successes) / total, "fraction", total, low, high, rates)
+
+
+def mean(name: str, samples: Sequence[float], unit: str, *, keep: bool = False) -> Figure:
+    """The mean of samples with its 95 % bootstrap interval; ``keep``: and the samples."""
     low, high = bootstrap_interval(samples)
-    return Figure(name, float(sum(samples) / len(samples)), unit, len(samples), low, high)
+    return Figure(
+        name,
+        float(sum(samples) / len(samples)),
+        unit,
+        len(samples),
+        low,
+        high,
+        tuple(samples) if keep else (),
+    )
 
 
-def single(name: str, value: float, unit: str) -> Figure:
+def quantile(
+    name: str, samples: Sequence[float], fraction: float, unit: str, note: str = ""
+) -> Figure:
+    """A quantile of samples with its 95 % interval from the order of the samples."""
+    value = float(np.quantile(np.asarray(samples, dtype=np.float64), fraction))
+    low, high = quantile_interval(samples, fraction)
+    return Figure(name, value, unit, len(samples), min(low, value), max(high, value), note=note)
+
+
+def single(name: str, value: float, unit: str, note: str = "") -> Figure:
     """A value that was measured once, so that nothing is known of its spread."""
-    return Figure(name, value, unit, 1, value, value)
+    return Figure(name, value, unit, 1, value, value, note=note)
+
+
+def missing(name: str, unit: str, reason: str) -> Figure:
+    """A figure that was not measured, and why."""
+    return Figure(name, None, unit, 0, None, None, note=reason)
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a benchmark is run: ``quick`` asks for fewer repetitions."""
+    """How a benchmark is run.
+
+    Attributes:
+        quick: fewer repetitions, or a smaller task.
+        task: for benchmarks of several tasks; empty: their default.
+        seeds: how many, for benchmarks that learn.
+        overrides: of the training configuration, each ``section.key=value``.
+        folder: of runs that are kept, so that an interrupted benchmark can go on.
+        openvino: virtual environment with onnxruntime-openvino, made when it is missing.
+    """
 
     quick: bool = False
+    task: str = ""
+    seeds: int = 1
+    overrides: tuple[str, ...] = ()
+    folder: Path = Path("runs/bench")
+    openvino: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -103,14 +171,45 @@ def versions() -> dict[str, str]:
     return found
 
 
+class Load:
+    """How busy the machine is with others' work, from its making on."""
+
+    def __init__(self) -> None:
+        self._begin = self._spent()
+        self._average = psutil.getloadavg()
+
+    @staticmethod
+    def _spent() -> tuple[float, float, float]:
+        """Seconds: of the clock, of all cores at work, of this process and its ended children."""
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        # Linux counts guests in user and nice already.
+        guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+        own = os.times()
+        return time.monotonic(), sum(times) - idle - guests, sum(own[:4])
+
+    def report(self) -> dict[str, Any]:
+        """Load averages before and after, and cores that others kept busy on average."""
+        wall, busy, own = (a - b for a, b in zip(self._spent(), self._begin, strict=True))
+        others = max(busy - own, 0.0) / max(wall, 1e-9)
+        return {
+            "before": [round(value, 2) for value in self._average],
+            "after": [round(value, 2) for value in psutil.getloadavg()],
+            "cores_of_others": round(others, 2),
+            "wall_s": round(wall, 1),
+        }
+
+
 def report(bench: Bench, options: Options) -> dict[str, Any]:
     """Run a benchmark; everything that its JSON file holds."""
-    before = machine()
+    before, load = machine(), Load()
     figures = bench.run(options)
     return {
         "bench": bench.name,
+        "command": shlex.join(["rl100", *sys.argv[1:]]),
         "quick": options.quick,
         "machine": before,
+        "load": load.report(),
         "versions": versions(),
         "figures": [asdict(figure) for figure in figures],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,7 +15,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -94,16 +94,15 @@ class DemoResult:
 
 
 class _Bars:
-    """Progress bars of the demo."""
+    """Progress bars of the demo: the time that remains, at the end the time it took."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            TextColumn("{task.description:<34}"),
-            BarColumn(bar_width=30),
+            # Together they fit a terminal of 80 columns.
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=15),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
             console=console,
         )
@@ -141,7 +140,7 @@ class _Bars:
                 bars[phase],  # type: ignore[arg-type]
                 completed=progress.step,
                 total=progress.total_steps,
-                note=f"loss {progress.loss:.4f}",
+                note="" if math.isnan(progress.loss) else f"loss {progress.loss:.4f}",
             )
 
         return show

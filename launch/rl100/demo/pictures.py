@@ -74,23 +74,29 @@ def learning_curves(curves: dict[str, list[tuple[float, float]]], names: list[st
 
 
 def filmstrip(episode: Path, task: Task, goal: tuple[float, float], radius: float) -> Figure:
-    """Depth images and the clouds that the policy saw, from the start to the end of an episode."""
+    """What the camera saw, and the clouds that the policy saw, from an episode's start to its end.
+
+    Args:
+        goal: its position, m; ``radius`` (m) is drawn around it.
+    """
+    if task.observation.cloud is None:
+        return _colour_strip(episode, task)
+    camera, cloud_spec = next(iter(task.cameras.values())), task.cloud
     depths: list[np.ndarray] = []
     clouds: dict[int, np.ndarray] = {}
     stamps: list[int] = []
-    cloud_name, depth_name = task.observation.cloud.stream, task.camera.depth
     with EpisodeReader(episode, task) as reader:
         info = reader.info
-        for name, msg in reader.messages([cloud_name, depth_name]):
-            if name == cloud_name:
+        for name, msg in reader.messages([cloud_spec.stream, camera.source]):
+            if name == cloud_spec.stream:
                 clouds[message_stamp_ns(msg)] = decode(task, name, msg)
             else:
-                depths.append(decode_depth(msg, task.camera.depth_scale))
+                depths.append(decode_depth(msg, camera.depth_scale))
                 stamps.append(message_stamp_ns(msg))
     chosen = np.linspace(0, len(stamps) - 1, FRAMES).round().astype(int)
     figure = Figure(figsize=(2.1 * FRAMES, 4.3), layout="constrained")
     rows = figure.subplots(2, FRAMES)
-    (x0, y0, _), (x1, y1, z1) = task.camera.crop_low, task.camera.crop_high
+    (x0, y0, _), (x1, y1, z1) = cloud_spec.crop.low, cloud_spec.crop.high
     for column, index in enumerate(chosen):
         depth = np.where(depths[index] > 0, depths[index], np.nan)
         image, plan = rows[0][column], rows[1][column]
@@ -107,5 +113,27 @@ def filmstrip(episode: Path, task: Task, goal: tuple[float, float], radius: floa
             axes.set_yticks([])
     rows[0][0].set_ylabel("depth image")
     rows[1][0].set_ylabel("cloud from above, goal in red")
+    figure.suptitle(f"{info.episode_id}: {info.outcome.value}", fontsize=10)
+    return figure
+
+
+def _colour_strip(episode: Path, task: Task) -> Figure:
+    """The images that the policy saw."""
+    image = task.observation.image
+    assert image is not None  # a task without a cloud observes an image
+    with EpisodeReader(episode, task) as reader:
+        info = reader.info
+        seen = [
+            (message_stamp_ns(msg), decode(task, name, msg))
+            for name, msg in reader.messages([image.stream])
+        ]
+    chosen = np.linspace(0, len(seen) - 1, FRAMES).round().astype(int)
+    figure = Figure(figsize=(2.1 * FRAMES, 2.6), layout="constrained")
+    for axes, index in zip(figure.subplots(1, FRAMES), chosen, strict=True):
+        stamp, pixels = seen[index]
+        axes.imshow(pixels)
+        axes.set_title(f"{(stamp - seen[0][0]) * 1e-9:.1f} s", fontsize=9)
+        axes.set_xticks([])
+        axes.set_yticks([])
     figure.suptitle(f"{info.episode_id}: {info.outcome.value}", fontsize=10)
     return figure

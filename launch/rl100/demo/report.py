@@ -24,9 +24,9 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; }
 img { max-width: 100%; }
 code { background: #f0f3f6; padding: .1rem .3rem; border-radius: 3px; }
 """
-HEADINGS = ("", "success", "95 % interval", "episodes", "steps", "inference p50 / p99 [ms]")
+HEADINGS = ("", "success", "95 % interval", "episodes", "steps", "inference ms,\np50 / p99")
 NAMES = {
-    "demonstrations": "noisy teleoperator (demonstrations)",
+    "demonstrations": "noisy demonstrations",
     "k_step": "K-step diffusion policy",
     "one_step": "one-step policy",
 }
@@ -54,7 +54,8 @@ def _evaluations(result: DemoResult) -> list[Evaluation]:
 
 def table(result: DemoResult) -> Table:
     """The demo's result for the terminal."""
-    view = Table(title=f"task {result.task.name}, seed {result.seed}")
+    # Fits a terminal of 80 columns.
+    view = Table(title=f"task {result.task.name}, seed {result.seed}", box=None, pad_edge=False)
     for index, heading in enumerate(HEADINGS):
         view.add_column(heading, justify="left" if index == 0 else "right")
     for evaluation in _evaluations(result):

@@ -33,6 +33,7 @@ def train_through_ros(
     client = ActionClient(session.node, Train, "/rl100_trainer/train")
     try:
         session.spin_until(client.server_is_ready, 30.0, "action /rl100_trainer/train")
+        session.introduce(["/rl100_trainer/train/_action/status"])
         goal = Train.Goal(
             stage="il",
             task=session.task.name,

@@ -1,0 +1,52 @@
+"""The best that imitation alone makes of the data that offline reinforcement learning had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from rl100.learning import Learning
+from rl100_trainer.stages.imitation import train_imitation
+from rl100_trainer.stages.improvement import load_critics
+from rl100_trainer.stages.reimitation import imitation_plan
+
+Kind = Literal["all", "successes", "weighted"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def imitation_only(learning: Learning, seeds: Sequence[int]) -> dict[str, int]:
+    """Successes on ``seeds`` of policies imitated from scratch on the offline stage's data.
+
+    The data are the demonstrations and all rollouts of the offline iterations: all of them, the
+    successful ones, or all weighted by the advantage of the last iteration's critics.
+    """
+    training = learning.training
+    policy = training.load("il/bundle")
+    folder = learning.run / f"iteration_{training.iterations}"
+    critics = load_critics(folder, policy, learning.config)
+    episodes = training.episodes(training.iterations)
+    successes = {}
+    for kind in KINDS:
+        plan = imitation_plan(
+            learning.config,
+            kind,
+            episodes,
+            policy,
+            critics,
+            training.transitions,
+            scratch=True,
+        )
+        name = f"imitation_{kind}"
+        train_imitation(
+            plan.config,
+            learning.problem.task,
+            plan.episodes,
+            learning.run / name,
+            weights=plan.weights,
+            start=plan.start,
+            progress=learning.progress,
+            stop=learning.stop,
+        )
+        outcomes = learning.evaluate(f"{name}/bundle", "k_step", seeds)
+        successes[f"{name}_success"] = int(outcomes.success.sum())
+    return successes

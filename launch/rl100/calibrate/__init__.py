@@ -1,0 +1,1 @@
+"""``rl100 calibrate``: boards, camera poses, and whether a pose still holds."""

@@ -1,0 +1,1 @@
+"""Meta-World as an optional benchmark, in an environment of its own (`make metaworld`)."""

@@ -1,0 +1,80 @@
+"""What systems are described with: nodes, arguments, systems. No rclpy is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from rl100_contracts.errors import ContractError
+
+Value = bool | int | float | str
+
+#: Threads of the maths libraries in nodes that compute small things often: waiting threads must
+#: not burn the cores that the control loop needs.
+QUIET_MATHS = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One process of a system.
+
+    ``respawn``: started again when it ends. ``required``: the system ends with it.
+    ``needs_terminal``: it reads keys, so a person starts it in a terminal of its own.
+    ``environment``: variables set for this process unless the user set them.
+    """
+
+    package: str
+    executable: str
+    name: str
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    lifecycle: bool = False
+    respawn: bool = False
+    required: bool = False
+    needs_terminal: bool = False
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(QUIET_MATHS))
+
+
+@dataclass(frozen=True)
+class SystemArgument:
+    """One ``name:=value`` of a system. ``default`` None: nothing is passed, the node decides."""
+
+    name: str
+    description: str
+    default: str | None = None
+    kind: type[Value] = str
+    choices: tuple[str, ...] = ()
+    needed: bool = False
+
+    def parse(self, text: str) -> Value:
+        """Value of ``text``; raises ContractError with a sentence naming the argument."""
+        if self.choices and text not in self.choices:
+            raise ContractError(
+                f"{self.name}:={text}: choose one of {', '.join(self.choices)}"
+                + suggestion(text, self.choices)
+            )
+        if self.kind is bool:
+            if text.lower() not in ("true", "false"):
+                raise ContractError(f"{self.name}:={text}: give true or false")
+            return text.lower() == "true"
+        try:
+            return self.kind(text)
+        except ValueError:
+            wanted = {int: "a whole number", float: "a number"}[self.kind]
+            raise ContractError(f"{self.name}:={text}: give {wanted}") from None
+
+
+@dataclass(frozen=True)
+class System:
+    """A system: what it is for, its arguments, and the function that lists its nodes."""
+
+    name: str
+    description: str
+    arguments: tuple[SystemArgument, ...]
+    build: Callable[[dict[str, Value]], list[NodeSpec]]
+
+
+def suggestion(word: str, known: object) -> str:
+    """``" (did you mean 'x'?)"`` when a known word is close, else an empty string."""
+    close = get_close_matches(word, list(known), n=1)  # type: ignore[call-overload]
+    return f" (did you mean '{close[0]}'?)" if close else ""

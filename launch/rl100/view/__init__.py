@@ -1,0 +1,1 @@
+"""``rl100 view``: what the cameras give the policy, as a picture."""

@@ -1,0 +1,82 @@
+"""``rl100 mode``, ``arm`` and ``stop`` against a real gateway: what they print, that a stop latches
+until it is cleared, that a refusal is one sentence with the command that mends it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("rl100_msgs")
+
+from geometry_msgs.msg import PoseStamped
+
+from rl100 import gateway_cli
+from rl100_control.tick import MODES, Mode
+from rl100_node.testing import Graph
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    with Graph() as made:
+        yield made
+
+
+def rl100(graph: Graph, *words: str) -> tuple[int, str]:
+    """Exit status and output of a command; the graph goes on meanwhile."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rl100.cli", *words],
+        env={**os.environ, "ROS_DOMAIN_ID": str(graph.domain)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    end = time.monotonic() + 60.0
+    while process.poll() is None:
+        if time.monotonic() > end:
+            process.kill()
+        graph.spin(0.05)
+    output, _ = process.communicate()
+    assert "Traceback" not in output
+    return process.returncode, output
+
+
+def test_modes_are_those_of_the_gateway() -> None:
+    modes = {mode.name.lower(): int(mode) for mode in Mode}
+    assert modes == MODES == {m.value: modes[m.value] for m in gateway_cli.ModeName}
+
+
+def test_an_operator_stops_clears_and_arms(graph: Graph) -> None:
+    process = graph.start("rl100_control.main", mode="policy")
+    pose = graph.publisher(PoseStamped, "/tool_pose")
+    code, output = rl100(graph, "arm")
+    assert code == 2 and "position is not known yet" in output
+    message = PoseStamped()
+    message.header.stamp = graph.node.get_clock().now().to_msg()
+    pose.publish(message)
+    code, output = rl100(graph, "mode")
+    assert code == 0 and output.startswith("policy, not armed, holding:")
+    assert rl100(graph, "arm") == (
+        0,
+        "armed: the policy moves the robot in mode policy, until the next stop\n",
+    )
+    code, output = rl100(graph, "stop")
+    assert (code, output) == (0, "mode stopped\n")
+    code, output = rl100(graph, "mode", "policy")
+    assert code == 2 and "rl100 mode policy --clear-stop" in output
+    assert rl100(graph, "mode", "policy", "--clear-stop") == (0, "mode policy\n")
+    assert "policy, not armed" in rl100(graph, "mode")[1]
+    graph.stop(process)
+
+
+def test_no_gateway_is_one_sentence(graph: Graph) -> None:
+    code, output = rl100(graph, "stop")
+    assert code == 2 and "is the gateway running" in output and output.count("\n") == 1
