@@ -189,9 +189,10 @@ class PolicyNode(AutostartLifecycleNode):
         call_soon(self, partial(action, *arguments))
 
     def _send(self, decision: Decision) -> None:
-        self._chunks.publish(chunk_message(self._task, decision))
+        # First the chain: its chunk may end the episode, and the recording with it.
         if decision.chain is not None and decision.due.stochastic:
             self._steps.publish(step_message(self._task, decision, decision.chain))
+        self._chunks.publish(chunk_message(self._task, decision))
 
     def _on_episode(self, msg: EpisodeEvent) -> None:
         # In lockstep the stamps alone separate the episodes: an event that is late must not

@@ -35,6 +35,7 @@ from rl100_teleop.recorder.session import (
     Verdict,
 )
 from rl100_teleop.recorder.stamps import Place, WorldClock
+from rl100_teleop.recorder.tally import CHAIN_TYPE
 
 # A busy machine must not fail a test.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -64,11 +65,23 @@ def reward(kind: int, stamp_ns: int, labeller: str = "keyboard") -> bytes:
     return bytes(store.serialize_cdr(event, REWARD_TYPE))
 
 
-def executed(stamp_ns: int, source: str = "policy", version: str = "v1") -> bytes:
+def chain(stamp_ns: int, sequence: int) -> bytes:
+    store = ensure_type(CHAIN_TYPE)
+    message = store.types[CHAIN_TYPE](
+        header=_header_object(stamp_ns), sequence=sequence, policy_version="v1",
+        denoising_steps=1, horizon=1, action_dim=2, chain=np.zeros(4, np.float32),
+        log_probs=np.zeros(1, np.float32), timesteps=np.zeros(1, np.uint32),
+    )  # fmt: skip
+    return bytes(store.serialize_cdr(message, CHAIN_TYPE))
+
+
+def executed(
+    stamp_ns: int, source: str = "policy", version: str = "v1", sequence: int = 1
+) -> bytes:
     store = ensure_type(EXECUTED_TYPE)
     message = store.types[EXECUTED_TYPE](
         header=_header_object(stamp_ns), mode=2, source=source, policy_version=version,
-        chunk_sequence=1, chunk_index=0, hold=False, limited=False,
+        chunk_sequence=sequence, chunk_index=0, hold=False, limited=False,
         raw_action=np.zeros(2, np.float32), action=np.zeros(2, np.float32),
         target=np.zeros(2), feedback=np.zeros(2), reason="",
         planned_target=np.zeros(2), sent=True, shadow_version="", shadow_sequence=0,
@@ -155,6 +168,36 @@ def test_verdict_that_overtakes_many_ticks_cuts_none_off(tmp_path: Path) -> None
     assert (ended.stamp_ns, ended.message) == (last, "")
     info = load_episode_info(tmp_path / "e")
     assert (info.steps, info.label_ns) == (40, last)
+
+
+def test_a_chain_that_comes_after_its_actions_is_waited_for(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.session.start("chains")
+    last = SIM_START + 3 * PERIOD
+    for tick in range(3):
+        stamp = SIM_START + tick * PERIOD
+        bench.observe(stamp)
+        bench.session.receive("executed_action", executed(stamp, sequence=tick))
+        if tick < 2:
+            bench.session.receive("policy_step", chain(stamp, tick))
+    bench.observe(last)
+    bench.label(SUCCESS, last)
+    assert bench.session.poll() is None
+    bench.session.receive("policy_step", chain(SIM_START + 2 * PERIOD, 2))
+    assert bench.close().saved
+    assert len(bench.stamps("chains", "policy_step")) == 3
+
+
+def test_a_chain_that_never_comes_is_given_up(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.session.start("lost")
+    bench.session.receive("policy_step", chain(SIM_START, 7))
+    bench.ticks(0, 3)
+    bench.observe(SIM_START + 3 * PERIOD)
+    bench.label(SUCCESS, SIM_START + 3 * PERIOD)
+    assert bench.session.poll() is None
+    bench.now = 0.6
+    assert bench.close().saved
 
 
 def test_missing_last_data_ends_after_the_grace(tmp_path: Path) -> None:

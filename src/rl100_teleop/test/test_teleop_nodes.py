@@ -81,6 +81,18 @@ class Station:
                 poke()
             rclpy.spin_once(self.node, timeout_sec=0.03)
 
+    def until_silent(self, poke: Callable[[], None] | None = None) -> None:
+        """Until no chunk has come for a second."""
+        last, count = time.monotonic(), len(self.chunks)
+
+        def silent() -> bool:
+            nonlocal last, count
+            if len(self.chunks) != count:
+                last, count = time.monotonic(), len(self.chunks)
+            return time.monotonic() - last > 1.0
+
+        self.until(silent, poke)
+
     def wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -124,12 +136,9 @@ def test_keyboard_steers_starts_and_labels(station: Station) -> None:
     assert [0.015, 0.0] in station.actions()
     # Released: it stands still, then leaves the controls.
     station.until(lambda: station.actions()[-1] == [0.0, 0.0])
-    station.wait(1.0)
-    count = len(station.chunks)
-    station.wait(0.5)
-    assert len(station.chunks) == count
+    station.until_silent()
     sequences = [chunk.sequence for chunk in station.chunks]
-    assert sequences == list(range(sequences[0], sequences[0] + count))
+    assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
     chunk = station.chunks[0]
     assert (chunk.source, chunk.policy_version, chunk.header.frame_id) == (
         "keyboard", "", "base_link",
@@ -180,15 +189,11 @@ def test_joystick_steers_with_the_deadman_and_labels(station: Station) -> None:
     station.until(lambda: len(station.chunks) > 3, lambda: joy(1))
     assert [0.03, -0.03] in station.actions()
     assert station.chunks[0].source == "joy"
-    assert station.deadman[-1].data
+    station.until(lambda: station.deadman[-1:] == [Bool(data=True)], lambda: joy(1))
     # Letting go of the button: one last action, which stands still.
     station.until(lambda: station.actions()[-1] == [0.0, 0.0], lambda: joy(0))
-    assert not station.deadman[-1].data
-    count = len(station.chunks)
-    for _ in range(10):
-        joy(0)
-        station.wait(0.03)
-    assert len(station.chunks) == count
+    station.until(lambda: not station.deadman[-1].data)  # another topic: it may come later
+    station.until_silent(lambda: joy(0))
     joy(0, success=1)
     station.until(lambda: len(station.rewards) == 1)
     assert station.rewards[0].labeller == "joy"

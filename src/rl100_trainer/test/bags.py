@@ -86,6 +86,7 @@ def write_bag(
     outcome: Outcome = Outcome.SUCCESS,
     holds: tuple[int, ...] = (),
     seed: int = 0,
+    label_tick: int | None = None,
 ) -> Path:
     """Record one regular episode; at the ticks ``holds`` the gateway held."""
     rng = np.random.default_rng(seed)
@@ -134,5 +135,6 @@ def write_bag(
         for stream in messages.keys() & task.streams.keys():
             message = messages[stream]
             writer.write(stream, stamp + 5, message)
-    writer.finish(outcome, "test", ticks, source="scripted")
+    label_ns = None if label_tick is None else START_NS + label_tick * period
+    writer.finish(outcome, "test", ticks, source="scripted", label_ns=label_ns)
     return data / name

@@ -62,6 +62,14 @@ def test_holds_are_nobodys_actions(tmp_path: Path, task: Task) -> None:
         read_episode(bags.write_bag(tmp_path, "idle", task, ticks=3, holds=(0, 1, 2)), task)
 
 
+def test_what_is_done_from_the_verdict_on_is_left_out(tmp_path: Path, task: Task) -> None:
+    whole = read_episode(bags.write_bag(tmp_path, "whole", task), task)
+    judged = read_episode(bags.write_bag(tmp_path, "judged", task, label_tick=9), task)
+    assert (len(whole), len(judged)) == (12, 9)
+    np.testing.assert_array_equal(judged.actions, whole.actions[:9])
+    assert judged.rewards[-1] == whole.rewards[-1] > 0  # the last action that had an effect
+
+
 def test_damaged_bags_are_skipped_with_a_sentence(tmp_path: Path, task: Task) -> None:
     data = tmp_path / "data"
     for name in ("a", "b", "c", "d"):

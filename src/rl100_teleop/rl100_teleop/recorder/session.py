@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rl100_contracts.decode import decode_executed, message_stamp_ns, peek_stamp_ns
+from rl100_contracts.decode import message_stamp_ns, peek_stamp_ns
 from rl100_contracts.episode import PARTIAL, Outcome
 from rl100_contracts.episode_writer import EpisodeWriter
 from rl100_contracts.errors import ContractError
@@ -24,10 +23,10 @@ from rl100_contracts.observation import BREAK_PERIODS
 from rl100_contracts.streams import Role, Stream
 from rl100_contracts.task import NANOSECONDS, Task
 from rl100_teleop.recorder.stamps import Place, WorldClock
+from rl100_teleop.recorder.tally import CHAIN_TYPE, EXECUTED_TYPE, Tally
 
 REWARD_TOPIC = "/rl100/reward"
 REWARD_TYPE = "rl100_msgs/msg/RewardEvent"
-EXECUTED_TYPE = "rl100_msgs/msg/ExecutedAction"
 
 # RewardEvent.kind. A stop is no verdict on the episode, so none is invented.
 _OUTCOMES = {0: Outcome.SUCCESS, 1: Outcome.FAILURE, 2: Outcome.DISCARDED, 3: Outcome.UNKNOWN}
@@ -71,38 +70,10 @@ class Ended:
     message: str
 
 
-@dataclass
-class _Tally:
-    """What the executed actions of an episode say."""
-
-    steps: int = 0
-    newest_ns: int = 0
-    sources: Counter[str] = field(default_factory=Counter)
-    versions: Counter[str] = field(default_factory=Counter)
-
-    def add(self, data: bytes, stamp_ns: int) -> None:
-        if stamp_ns > self.newest_ns:
-            self.newest_ns = stamp_ns
-            self.steps += 1
-        try:
-            step = decode_executed(ensure_type(EXECUTED_TYPE).deserialize_cdr(data, EXECUTED_TYPE))
-        except Exception:  # a damaged message is the audit's matter, not this count's
-            return
-        if step.source and not step.hold:
-            self.sources[step.source] += 1
-            if step.policy_version:
-                self.versions[step.policy_version] += 1
-
-    @staticmethod
-    def most(counter: Counter[str]) -> str:
-        """The most frequent name, empty when there is none."""
-        return counter.most_common(1)[0][0] if counter else ""
-
-
 class Closing:
     """An ended episode that still has to be closed. ``save`` may run in any thread, once."""
 
-    def __init__(self, writer: EpisodeWriter, tally: _Tally, verdict: Verdict, broken: str) -> None:
+    def __init__(self, writer: EpisodeWriter, tally: Tally, verdict: Verdict, broken: str) -> None:
         self._writer, self._tally = writer, tally
         self._verdict, self._broken = verdict, broken
         self.episode_id = writer.episode_id
@@ -141,7 +112,7 @@ class _Episode:
     """The episode that is being recorded."""
 
     def __init__(self, writer: EpisodeWriter, now: float) -> None:
-        self.writer, self.tally = writer, _Tally()
+        self.writer, self.tally = writer, Tally()
         self.started = self.last_data = now
         self.first_ns = 0
         self.verdict: Verdict | None = None
@@ -267,6 +238,8 @@ class RecordingSession:
             episode.first_ns = episode.first_ns or stamp_ns
         if spec.role is Role.ACTION and spec.type == EXECUTED_TYPE:
             episode.tally.add(data, stamp_ns)
+        elif spec.type == CHAIN_TYPE:
+            episode.tally.add_chain(data)
         if is_label:
             self.reward(data)
 
@@ -369,12 +342,12 @@ class RecordingSession:
         return Closing(episode.writer, episode.tally, verdict, episode.broken)
 
     def _reached(self, verdict: Verdict) -> bool:
-        """Whether every rated stream has arrived at the tick of the verdict."""
+        """Whether every rated stream has arrived at the tick of the verdict, and every chain."""
         if verdict.outcome is Outcome.DISCARDED:
             return True
         assert self._episode is not None
         writer = self._episode.writer
-        return all(
+        return self._episode.tally.chains_complete and all(
             writer.last_stamp_ns(name) >= verdict.stamp_ns - self._slack(stream)
             for name, stream in self._rated.items()
             if stream.required

@@ -2,7 +2,8 @@
 
 An executed action belongs to the observation that a policy would have decided on for it: the
 newest one at its stamp plus the task's action latency (see the policy's chunks). Ticks in which the
-gateway held are no actions of anybody and are left out.
+gateway held are no actions of anybody and are left out; so are those from the verdict on, whose
+effect nobody saw.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from rl100_trainer.data.dataset import (
 from rl100_trainer.data.rewards import step_rewards
 from rl100_trainer.data.store import load_episodes, save_episodes
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 POLICY_STEP = "rl100_msgs/msg/PolicyStep"
 ACTING = (MODE_TELEOP, MODE_POLICY, MODE_TAKEOVER)
 OLDEST_FRAME_PERIODS = 2  # an action without a frame that is as fresh as this is left out
@@ -112,7 +113,8 @@ def read_episode(path: Path, task: Task) -> EpisodeArrays:
                 chains[int(message.sequence)] = recorded_chain(path, message)
             elif name == task.action_stream:
                 step = decode_executed(message)
-                if not step.hold and step.mode in ACTING:
+                judged = info.label_ns is not None and step.stamp_ns >= info.label_ns
+                if not judged and not step.hold and step.mode in ACTING:
                     executed[step.stamp_ns] = step
             else:
                 try:
