@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rl100_contracts.calibration import Board
 from rl100_contracts.errors import ContractError
 from rl100_contracts.loading import check_output_file
@@ -21,7 +18,7 @@ def write_board(board: Board, out: Path) -> str:
     Raises:
         ContractError: another kind of file, or a place where no file can be written.
     """
-    from matplotlib import image as pictures
+    from PIL import Image
 
     from rl100_perception.calibration.boards import M_PER_INCH, BoardDetector, page
 
@@ -30,10 +27,9 @@ def write_board(board: Board, out: Path) -> str:
         raise ContractError(f"{out}: give a name that ends in .pdf or .png")
     drawn = page(BoardDetector(board), DPI)
     height, width = (pixels / DPI * M_PER_INCH for pixels in drawn.shape)
-    if out.suffix == ".png":
-        pictures.imsave(out, drawn, cmap="gray", vmin=0, vmax=255, dpi=DPI)
-    else:
-        _pdf(drawn, width, height, out)
+    # Pillow keeps a byte for a pixel; a plotting library would take a gigabyte for such a page.
+    options = {"dpi": (DPI, DPI)} if out.suffix == ".png" else {"resolution": DPI}
+    Image.fromarray(drawn).save(out, **options)
     sizes = sorted((width, height))
     fitting = [n for n, s in PAGES_M.items() if sizes[0] <= s[0] and sizes[1] <= s[1]]
     fits = f"fits {fitting[0]}" if fitting else "larger than A3"
@@ -41,15 +37,3 @@ def write_board(board: Board, out: Path) -> str:
         f"{out}: {width * 1e3:.0f} x {height * 1e3:.0f} mm ({fits}); print at 100 %, on something "
         f"flat and stiff, and measure: a square must be {board.square_m * 1e3:g} mm"
     )
-
-
-def _pdf(drawn: NDArray[np.uint8], width_m: float, height_m: float, out: Path) -> None:
-    from matplotlib.backends.backend_pdf import FigureCanvasPdf
-    from matplotlib.figure import Figure
-
-    from rl100_perception.calibration.boards import M_PER_INCH
-
-    figure = Figure(figsize=(width_m / M_PER_INCH, height_m / M_PER_INCH), dpi=DPI)
-    FigureCanvasPdf(figure)
-    figure.figimage(drawn, cmap="gray", vmin=0, vmax=255, resize=False)
-    figure.savefig(out, dpi=DPI)
