@@ -36,9 +36,13 @@ PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE ./rl100 env -- python -m pyte
 # Tests without ROS nodes run side by side, a file each; those with nodes want the cores alone.
 SIDE_BY_SIDE = $(PYTEST) --numprocesses 2 --dist loadfile
 
+# Where other work takes the cores away for seconds, processes miss each other: a test with nodes that
+# fails runs once more, and the summary names it (RERUN). One that is broken fails twice.
+WITH_NODES = $(PYTEST) --reruns 1 -rR
+
 test: lint
 	$(SIDE_BY_SIDE) -m 'not integration'
-	$(PYTEST) -m integration
+	$(WITH_NODES) -m integration
 
 test-fast: setup
 	$(SIDE_BY_SIDE) -m 'not slow and not integration'
