@@ -22,7 +22,7 @@ from rl100_contracts.task import Task
 from rl100_control.tick import MODES
 from rl100_msgs.msg import EpisodeEvent, PolicyStatus, RewardEvent, SimState
 from rl100_msgs.srv import LoadBundle, ResetWorld, SetMode, StartEpisode, StopEpisode
-from rl100_node.discovery import nodes_on_topic, wait_for_service, wait_until_known
+from rl100_node.discovery import introduce, nodes_on_topic, wait_for_service
 
 RELIABLE = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
@@ -163,11 +163,12 @@ class Session:
         Raises:
             ContractError: one of them does not answer.
         """
+        # Without a labeller or a recorder, what is missing is said where it is missed.
         self._spin(lambda: all(nodes_on_topic(self.node, topic) for topic in topics), 5.0)
-        names = set().union(*(nodes_on_topic(self.node, topic) for topic in topics))
-        silent = wait_until_known(self.node, names, self._spin_once, timeout_s)
-        if silent:
-            raise ContractError(f"node {min(silent)} does not answer within {timeout_s:g} s")
+        there = [topic for topic in topics if nodes_on_topic(self.node, topic)]
+        missing = introduce(self.node, there, self._spin_once, timeout_s)
+        if missing:
+            raise ContractError(f"{missing} within {timeout_s:g} s")
 
     def call(self, kind: Any, name: str, request: Any, timeout_s: float = 30.0) -> Any:
         """Call a service and wait for its answer.

@@ -61,7 +61,7 @@ def wait_until_known(node: Node, others: Iterable[str], spin: Spin, timeout_s: f
     Returns:
         The names of those that have not answered in time; empty: all of them know this node.
     """
-    questions = {name: _Question(node, name) for name in others}
+    questions = {name: Question(node, name) for name in others}
     end = time.monotonic() + timeout_s
     try:
         while open_names := {name for name, asked in questions.items() if not asked.answered()}:
@@ -72,6 +72,23 @@ def wait_until_known(node: Node, others: Iterable[str], spin: Spin, timeout_s: f
         for question in questions.values():
             question.close()
     return set()
+
+
+def introduce(node: Node, topics: Iterable[str], spin: Spin, timeout_s: float) -> str:
+    """Handle messages until there are others on each of some topics and all of them know this node.
+
+    Returns:
+        What was still missing when the time was over; empty: nothing.
+    """
+    end, names = time.monotonic() + timeout_s, set()
+    for topic in topics:
+        while not (found := nodes_on_topic(node, topic)):
+            if time.monotonic() > end:
+                return f"no node is on topic {topic}"
+            spin(0.05)
+        names |= found
+    silent = wait_until_known(node, names, spin, max(0.0, end - time.monotonic()))
+    return f"node {min(silent)} does not answer" if silent else ""
 
 
 def wait_for_service(node: Node, client: Client, spin: Spin, timeout_s: float) -> bool:
@@ -91,8 +108,13 @@ def wait_for_service(node: Node, client: Client, spin: Spin, timeout_s: float) -
     return False
 
 
-class _Question:
-    """Asks a node for no parameters at all, until it answers."""
+class Question:
+    """Asks a node for no parameters at all, until it answers.
+
+    Args:
+        node: that asks; the answer says that the other knows every endpoint it had before.
+        other: full name of the node that is asked.
+    """
 
     def __init__(self, node: Node, other: str) -> None:
         self._node = node
@@ -110,4 +132,5 @@ class _Question:
         return False
 
     def close(self) -> None:
+        """Ask no more."""
         self._node.destroy_client(self._client)

@@ -16,7 +16,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 
-from rl100_node.discovery import nodes_on_topic, wait_for_service, wait_until_known
+from rl100_node.discovery import introduce, wait_for_service
 from rl100_node.qos import command_qos
 
 PATIENCE_S = 30.0
@@ -82,12 +82,8 @@ class Graph:
 
     def introduce(self, *topics: str) -> None:
         """Handle messages until the others that are on some topics now know this node."""
-        names: set[str] = set()
-        for topic in topics:
-            self.wait(lambda: bool(nodes_on_topic(self.node, topic)), f"a node on {topic}")  # noqa: B023
-            names |= nodes_on_topic(self.node, topic)
-        silent = wait_until_known(self.node, names, self._spin_once, PATIENCE_S)
-        assert not silent, f"{min(silent)} does not answer"
+        missing = introduce(self.node, topics, self._spin_once, PATIENCE_S)
+        assert not missing, missing
 
     def _spin_once(self, seconds: float) -> None:
         self.executor.spin_once(timeout_sec=seconds)

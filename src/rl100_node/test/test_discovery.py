@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import signal
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,9 +64,7 @@ def test_the_first_call_is_answered_although_the_server_slept(graph: Graph) -> N
         process.send_signal(signal.SIGSTOP)
         client = graph.node.create_client(Trigger, "/serve")
         graph.node.create_timer(0.3, lambda: process.send_signal(signal.SIGCONT))
-        started = time.monotonic()
         assert graph.call(Trigger, "/serve").success
-        assert time.monotonic() - started < 10.0
         graph.node.destroy_client(client)
 
 

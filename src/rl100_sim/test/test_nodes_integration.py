@@ -30,7 +30,7 @@ from rl100_contracts.motion import CommandShaper  # noqa: E402
 from rl100_contracts.task import Task, load_task  # noqa: E402
 from rl100_msgs.msg import ActionChunk, RewardEvent, SimState  # noqa: E402
 from rl100_msgs.srv import ResetWorld  # noqa: E402
-from rl100_node.discovery import nodes_on_topic, wait_until_known  # noqa: E402
+from rl100_node.discovery import introduce  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
@@ -97,12 +97,8 @@ class Graph:
         self.until(lambda: self.commands.get_subscription_count() > 0, "a reader of commands")
         for topic in topics:
             self.until(lambda t=topic: self.node.count_publishers(t) > 0, f"a writer of {topic}")
-        names: set[str] = set()
-        for topic in [*topics, "/tool_target"]:
-            self.until(lambda t=topic: nodes_on_topic(self.node, t), f"the nodes on {topic}")
-            names |= nodes_on_topic(self.node, topic)
-        silent = wait_until_known(self.node, names, self._spin_once, PATIENCE_S)
-        assert not silent, f"{silent} do not answer"
+        missing = introduce(self.node, [*topics, "/tool_target"], self._spin_once, PATIENCE_S)
+        assert not missing, missing
 
     def _spin_once(self, seconds: float) -> None:
         self.executor.spin_once(timeout_sec=seconds)

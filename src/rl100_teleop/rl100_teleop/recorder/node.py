@@ -30,6 +30,7 @@ from rl100_node.diagnostics import OK, WARN, Diagnostics
 from rl100_node.executors import call_soon
 from rl100_node.parameters import declare, declare_lockstep, declare_task
 from rl100_node.qos import command_qos, episode_qos, qos_for
+from rl100_teleop.recorder.publishers import Publishers
 from rl100_teleop.recorder.session import (
     REWARD_TOPIC,
     REWARD_TYPE,
@@ -88,6 +89,9 @@ class RecorderNode(Node):
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="episode")
         self._events = self.create_publisher(EpisodeEvent, "/rl100/episode", episode_qos())
         self._streams = self._subscribe()
+        topics = {stream.topic: name for name, stream in self._task.streams.items()}
+        heard = self._session.heard
+        self._senders = Publishers(self, [*topics], lambda topic: heard(topics[topic]))
         self._diagnostics = Diagnostics(self)
         # Services wait inside their callbacks; the streams must go on meanwhile.
         group = ReentrantCallbackGroup()
@@ -200,6 +204,12 @@ class RecorderNode(Node):
             # A running episode won't end by waiting, unless it is ending already.
             if time.monotonic() > deadline or (self._session.running and not self._session.ending):
                 return self._refuse(response, problem)
+            await self._next_tick()
+        # In real time the messages that come all the time have shown it.
+        while self._lockstep and (stranger := self._senders.stranger()):
+            if time.monotonic() > deadline:  # it may be a program without services
+                self.get_logger().warning(f"{stranger} does not say whether it knows the recorder")
+                break
             await self._next_tick()
         try:
             seed = None if request.seed < 0 else int(request.seed)

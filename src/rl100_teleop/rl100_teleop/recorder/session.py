@@ -182,6 +182,10 @@ class RecordingSession:
                 return f"no message on {stream.topic} {since}: is its node stuck?"
         return ""
 
+    def heard(self, stream: str) -> bool:
+        """Whether a message of a stream has ever come."""
+        return stream in self._arrived
+
     def start(self, episode_id: str = "", note: str = "", seed: int | None = None) -> str:
         """Start an episode and return its name.
 
