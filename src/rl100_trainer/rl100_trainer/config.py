@@ -162,7 +162,9 @@ class OfflineConfig(StrictModel):
         "each evaluation that chooses the online stage's best one",
     )
     imitate: Literal["none", "successes", "weighted", "all"] = Field(
-        default="weighted", description="gated re-training by imitation after each iteration"
+        default="successes",
+        description="what of all data so far the policy is trained anew on before each iteration's "
+        "improvement, behind a trial; none: skip it",
     )
 
 

@@ -1,7 +1,8 @@
 """The whole of RL-100 on the smallest task: imitation, gated offline RL, online RL.
 
 Pins: success does not fall from stage to stage and rises in the end; every verdict of the gate and
-of the trial is kept; a run that is interrupted anywhere goes on and ends; a refused candidate
+of the trial is kept; an improvement starts from what re-training by imitation made, if that passed
+its trial; a run that is interrupted anywhere goes on and ends; a refused candidate
 leaves every tensor as it was; data with one outcome only is refused; another configuration or
 other demonstrations in the same folder are told in one sentence.
 """
@@ -10,9 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,8 +23,10 @@ from rl100_trainer.config import TrainConfig, load_config
 from rl100_trainer.data.dataset import EpisodeArrays
 from rl100_trainer.data.store import load_episodes, save_episodes
 from rl100_trainer.data.transitions import make_transitions
+from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.rl.critic_training import OfflineCritics
 from rl100_trainer.rollouts.pool import EnvironmentPool
+from rl100_trainer.rollouts.source import Outcomes, Sampler
 from rl100_trainer.rollouts.vector import VectorSource
 from rl100_trainer.stages.iterate import IterativeTraining
 from rl100_trainer.stages.offline import OfflineLearner
@@ -163,6 +167,41 @@ def test_the_same_seed_gives_the_same_policy(
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+class Judged(VectorSource):
+    """Rollouts as ever, but the outcome of the first trial, that of the re-training, is given."""
+
+    better = True
+
+    def evaluate(self, policy: DiffusionPolicy, sampler: Sampler, seeds: Sequence[int]) -> Outcomes:
+        outcomes = super().evaluate(policy, sampler, seeds)
+        candidate, self.better = self.better, not self.better
+        return dataclasses.replace(outcomes, success=np.full(len(seeds), candidate))
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_improvement_goes_on_from_what_imitation_made(
+    pool: EnvironmentPool, demonstrations: list[EpisodeArrays], tmp_path: Path, better: bool
+) -> None:
+    """Where the re-trained policy passes its trial it is what is improved, else the old one is."""
+    run = training(pool, demonstrations, tmp_path, (*TINY, "offline.imitate=successes"))
+    run.source = Judged(pool, max_steps=MAX_STEPS, period_ns=PERIOD_NS, discount=DISCOUNT)
+    run.source.better = better
+    run.run()
+    order = ["rollouts", "critics", "imitate", "imitation trial", "improve", "trial"]
+    names = [name for name in run.steps if name.startswith("iteration_")]
+    assert names == [f"iteration_1:{step}" for step in order]
+    assert run.steps["iteration_1:imitation trial"]["adopted"] is better
+    # Offline learning leaves the encoder as it is, so it tells where the candidate came from.
+    encoders = [
+        run.load(folder).encoder.state_dict()
+        for folder in ("il/bundle", "iteration_1/imitate/bundle", "iteration_1/candidate")
+    ]
+    old, again, candidate = encoders
+    base = again if better else old
+    assert all(torch.equal(base[name], candidate[name]) for name in base)
+    assert any(not torch.equal(old[name], again[name]) for name in old)
+
+
 def test_folders_are_not_mixed_up(
     pool: EnvironmentPool, demonstrations: list[EpisodeArrays], tmp_path: Path
 ) -> None:
@@ -195,7 +234,8 @@ def offline_learner(config: TrainConfig, demonstrations: list[EpisodeArrays]) ->
     learner = OfflineLearner(
         policy, critics, data, config, max_steps=MAX_STEPS, success_reward=1.0, seed=0
     )
-    critics.fit(data, learner.conditions, lambda *_: None)
+    critics.fit_values(data, lambda *_: None)
+    critics.fit_judge(data, learner.conditions, lambda *_: None)
     return learner
 
 

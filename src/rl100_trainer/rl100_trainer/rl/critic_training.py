@@ -61,6 +61,8 @@ def _fit(
 class OfflineCritics:
     """Q and V with encoders of their own, and what the gate needs: feature Q and the model.
 
+    :meth:`fit_values` comes first; the policy may change between it and :meth:`fit_judge`.
+
     Args:
         policy: its encoder is frozen in this stage; its normaliser is shared.
     """
@@ -86,12 +88,20 @@ class OfflineCritics:
             part.to(device)
         self.generator = torch.Generator().manual_seed(seed)
 
-    def fit(self, data: Transitions, conditions: Tensor, on_step: OnStep) -> dict[str, float]:
-        """Train everything on ``data``; ``conditions`` (S, c) are its encoded observations."""
-        logs = {"critic_loss": self._fit_critics(data, on_step)}
-        logs["feature_q_loss"] = self._fit_feature_q(data, conditions, on_step)
-        logs["model_nll"] = self._fit_model(data, conditions, on_step)
-        return logs
+    def fit_values(self, data: Transitions, on_step: OnStep) -> dict[str, float]:
+        """Train Q and V on ``data``; they have nothing to do with the policy."""
+        return {"critic_loss": self._fit_critics(data, on_step)}
+
+    def fit_judge(self, data: Transitions, conditions: Tensor, on_step: OnStep) -> dict[str, float]:
+        """Train what the gate needs, after Q: feature Q and model, in the policy's features.
+
+        Args:
+            conditions: (S, c), the encoded observations of ``data``.
+        """
+        return {
+            "feature_q_loss": self._fit_feature_q(data, conditions, on_step),
+            "model_nll": self._fit_model(data, conditions, on_step),
+        }
 
     def advantage(self, data: Transitions, rows: Tensor, actions: Tensor) -> Tensor:
         """A = min Q(s, a) - V(s) of normalised actions (B, n_c, d) at the rows (B,)."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.rl.sequential import SequentialTest
 from rl100_trainer.rollouts.source import RolloutSource
@@ -46,16 +48,14 @@ def try_out(
     behaviour: DiffusionPolicy,
     seeds: Sequence[int],
     on_pair: Callable[[int, int], None] = lambda done, total: None,
-    *,
-    demanding: bool = False,
 ) -> Adoption:
     """Run both policies from the same starts until a sequential test has a verdict.
+
+    The candidate is adopted if it is better; without a verdict, if it won as often as it lost.
 
     Args:
         seeds: at most so many pairs; where starts cannot be chosen, the pairs are by order.
         on_pair: told how many pairs are done, of how many at most; may raise to stop.
-        demanding: only a candidate that is significantly better is adopted; otherwise one that
-            won as often as it lost is, too.
     """
     test = SequentialTest(limit=len(seeds))
     wins, losses, steps, done = 0, 0, 0, 0
@@ -68,5 +68,26 @@ def try_out(
             test.update(ours, theirs)
         wins, losses = wins + int(new.success.sum()), losses + int(old.success.sum())
         steps, done = steps + int(new.steps.sum() + old.steps.sum()), done + len(some)
-    adopted = test.verdict == "better" if demanding else test.adopt()
-    return Adoption(adopted, wins / done, losses / done, steps, test.as_dict())
+    return Adoption(test.adopt(), wins / done, losses / done, steps, test.as_dict())
+
+
+def trial_result(
+    source: RolloutSource,
+    candidate: DiffusionPolicy,
+    behaviour: DiffusionPolicy,
+    seeds: Sequence[int],
+    on_pair: Callable[[int, int], None],
+    *,
+    untried: bool,
+) -> dict[str, float | str | bool]:
+    """A trial where there is something to try, as a step's result.
+
+    Args:
+        untried: whether the candidate is adopted where no trial was asked for: no seeds.
+    """
+    if len(seeds) == 0:
+        return {"adopted": untried, "verdict": "no trial was asked for", "env_steps": 0}
+    ours, theirs = candidate.state_dict(), behaviour.state_dict()
+    if all(torch.equal(ours[name], theirs[name]) for name in ours):
+        return {"adopted": False, "verdict": "nothing to try: no change", "env_steps": 0}
+    return try_out(source, candidate, behaviour, seeds, on_pair).as_dict()

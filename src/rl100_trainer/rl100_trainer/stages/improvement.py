@@ -1,4 +1,4 @@
-"""One offline improvement: critics and model on a set of data, then the gated phases."""
+"""One offline improvement: critics on a set of data, then the gated phases."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rl100_contracts.errors import ContractError
 from rl100_trainer.checkpoint import load_tensors, save_tensors
 from rl100_trainer.config import TrainConfig
 from rl100_trainer.data.dataset import EpisodeArrays
-from rl100_trainer.data.transitions import make_transitions
+from rl100_trainer.data.transitions import Transitions, make_transitions
 from rl100_trainer.learning_task import LearningTask
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.rl.critic_training import OfflineCritics, OnStep
@@ -27,9 +27,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Improvement:
-    """Critics that were trained, what was logged of them, and each phase's verdict and means."""
+    """What was logged of the gate's own networks, and each phase's verdict and means."""
 
-    critics: OfflineCritics
     logs: dict[str, float]
     verdicts: list[dict[str, Any]]
 
@@ -45,16 +44,58 @@ def save_critics(folder: Path, critics: OfflineCritics) -> None:
     save_tensors(folder / VALUE, dict(critics.v.state_dict()))
 
 
-def load_critics(folder: Path, policy: DiffusionPolicy, config: TrainConfig) -> OfflineCritics:
+def load_critics(
+    folder: Path, policy: DiffusionPolicy, config: TrainConfig, *, seed: int = 0
+) -> OfflineCritics:
     """Critics with the Q and V that :func:`save_critics` wrote; raises ContractError."""
-    critics = OfflineCritics(policy, config.critic, 0, config.augmentation)
+    critics = OfflineCritics(policy, config.critic, seed, config.augmentation)
     critics.q.load_state_dict(load_tensors(folder / Q))
     critics.v.load_state_dict(load_tensors(folder / VALUE))
     return critics
 
 
+def _transitions(
+    policy: DiffusionPolicy,
+    config: TrainConfig,
+    task: LearningTask,
+    episodes: Sequence[EpisodeArrays],
+) -> Transitions:
+    device = policy.normaliser.state_mean.device
+    data = make_transitions(episodes, task.spec, config.critic.discount, task.max_steps)
+    return data.to(device)
+
+
+def fit_critics(
+    policy: DiffusionPolicy,
+    config: TrainConfig,
+    task: LearningTask,
+    episodes: Sequence[EpisodeArrays],
+    *,
+    seed: int,
+    on_step: OnStep,
+) -> tuple[OfflineCritics, dict[str, float]]:
+    """Q and V of the episodes, and what was logged of them.
+
+    Args:
+        policy: its normaliser gives the units of actions.
+        episodes: with failures, or the critics can't tell good from bad.
+        on_step: called after each optimiser step; may raise to stop.
+
+    Raises:
+        ContractError: too few episodes to learn from.
+    """
+    if len(episodes) < 2 or all(len(e) <= task.spec.n_action_steps for e in episodes):
+        raise ContractError(
+            f"offline learning needs two episodes or more that are longer than one action chunk "
+            f"({task.spec.n_action_steps} steps); there are {len(episodes)}: record more"
+        )
+    critics = OfflineCritics(policy, config.critic, seed, config.augmentation)
+    return critics, critics.fit_values(_transitions(policy, config, task, episodes), on_step)
+
+
 def improve(
     policy: DiffusionPolicy,
+    critics: OfflineCritics,
     config: TrainConfig,
     task: LearningTask,
     episodes: Sequence[EpisodeArrays],
@@ -66,27 +107,18 @@ def improve(
     """Improve ``policy`` in place; after a refused phase it is what it was before that phase.
 
     Args:
+        critics: of ``policy``, with Q and V of the episodes.
         episodes: with failures: the gate refuses to judge on data of one outcome.
         folder: of the logs.
         on_step: called after each optimiser step; may raise to stop.
-
-    Raises:
-        ContractError: too few episodes to learn or to judge from.
     """
     outcomes = {episode.outcome for episode in episodes}
-    if len(episodes) < 2 or all(len(e) <= task.spec.n_action_steps for e in episodes):
-        raise ContractError(
-            f"offline learning needs two episodes or more that are longer than one action chunk "
-            f"({task.spec.n_action_steps} steps); there are {len(episodes)}: record more"
-        )
     if len({"success", "failure"} & outcomes) < 2:
         _log.warning(
             "the data hold episodes of one outcome only: off-policy evaluation is blind on them, "
             "and the gate will refuse every candidate; record and keep both"
         )
-    device = policy.normaliser.state_mean.device
-    data = make_transitions(episodes, task.spec, config.critic.discount, task.max_steps).to(device)
-    critics = OfflineCritics(policy, config.critic, seed, config.augmentation)
+    data = _transitions(policy, config, task, episodes)
     learner = OfflineLearner(
         policy,
         critics,
@@ -96,10 +128,10 @@ def improve(
         success_reward=task.success_reward,
         seed=seed,
     )
-    logs = critics.fit(data, learner.conditions, on_step)
+    logs = critics.fit_judge(data, learner.conditions, on_step)
     verdicts = []
     with RunLog(folder) as log:
-        log.scalars("critics", config.critic.steps, logs)
+        log.scalars("judge", config.critic.steps, logs)
         for phase in range(config.offline.phases):
             # A refusal puts the random numbers back too: the next attempt needs others.
             learner.generator.manual_seed(seed * PHASE_SEEDS + phase)
@@ -108,4 +140,4 @@ def improve(
             verdicts.append(entry)
             numbers = {k: float(v) for k, v in entry.items() if isinstance(v, (bool, int, float))}
             log.scalars("gate", phase, numbers)
-    return Improvement(critics, logs, verdicts)
+    return Improvement(logs, verdicts)

@@ -1,12 +1,12 @@
-"""The driver of RL-100: imitate, then M times roll out and improve offline, then learn online.
+"""The driver of RL-100: imitate; M times roll out, imitate again and improve; learn online.
 
 Every step leaves its result in a folder of its own and a line in ``steps.json``, so that a run goes
 on after any interruption with the step that was cut off. A policy takes its predecessor's place
 only after the gate and a trial in the real task; else the predecessor stays, bit for bit.
 
     <run>/il/                    imitation of the demonstrations
-    <run>/iteration_1/           rollouts.npz, verdicts, policy and value weights
-    <run>/iteration_1/imitate/   re-training by imitation
+    <run>/iteration_1/           rollouts.npz, critics, verdicts, candidate of the improvement
+    <run>/iteration_1/imitate/   re-training by imitation, which the improvement starts from
     <run>/online/                checkpoint, curve
     <run>/bundle                 what is deployed
 """
@@ -44,9 +44,9 @@ from rl100_trainer.rollouts.diagnosis import diagnose_critics
 from rl100_trainer.rollouts.source import OnPolicySource
 from rl100_trainer.rollouts.vector import VectorSource
 from rl100_trainer.runlog import RunLog, rewind_metrics
-from rl100_trainer.stages.adoption import try_out
+from rl100_trainer.stages.adoption import trial_result
 from rl100_trainer.stages.imitation import train_imitation
-from rl100_trainer.stages.improvement import improve, load_critics, save_critics
+from rl100_trainer.stages.improvement import fit_critics, improve, load_critics, save_critics
 from rl100_trainer.stages.loop import RunContext
 from rl100_trainer.stages.online_stage import OnlineStage
 from rl100_trainer.stages.reimitation import imitation_plan
@@ -188,28 +188,36 @@ class IterativeTraining:
 
     # --- one offline iteration
 
-    def _iteration(self, number: int, policy: DiffusionPolicy) -> DiffusionPolicy:
+    def _iteration(self, number: int, behaviour: DiffusionPolicy) -> DiffusionPolicy:
+        """Imitation takes up what the new data hold; reinforcement learning goes on from there."""
         name = f"iteration_{number}"
-        self._steps.do(f"{name}:rollouts", lambda folder: self._roll_out(folder, number, policy))
+        self._steps.do(f"{name}:rollouts", lambda folder: self._roll_out(folder, number, behaviour))
         data = self.episodes(number)
         self._steps.do(
-            f"{name}:improve", lambda folder: self._improve(folder, number, policy, data)
+            f"{name}:critics", lambda folder: self._fit_critics(folder, number, behaviour, data)
         )
+        start = behaviour
+        if self.config.offline.imitate != "none":
+            self._steps.do(
+                f"{name}:imitate", lambda folder: self._reimitate(folder, behaviour, data)
+            )
+            again = self.load(f"{name}/imitate/bundle")
+            start = self._adopted(f"{name}:imitation trial", number, RETRAINING, again, start)
+        self._steps.do(f"{name}:improve", lambda folder: self._improve(folder, number, start, data))
         candidate = self.load(f"{name}/candidate")
-        trial = self._steps.do(
-            f"{name}:trial", lambda _: self._trial(number, IMPROVEMENT, candidate, policy)
-        )
-        kept = candidate if trial["adopted"] else policy
-        if self.config.offline.imitate == "none":
-            return kept
-        self._steps.do(
-            f"{name}:imitate", lambda folder: self._reimitate(folder, number, kept, data)
-        )
-        again = self._steps.do(
-            f"{name}:imitation trial",
-            lambda _: self._trial(number, RETRAINING, self.load(f"{name}/imitate/bundle"), kept),
-        )
-        return self.load(f"{name}/imitate/bundle") if again["adopted"] else kept
+        return self._adopted(f"{name}:trial", number, IMPROVEMENT, candidate, start)
+
+    def _adopted(
+        self,
+        step: str,
+        number: int,
+        which: int,
+        candidate: DiffusionPolicy,
+        behaviour: DiffusionPolicy,
+    ) -> DiffusionPolicy:
+        """The candidate if it passes its trial, else the behaviour policy."""
+        trial = self._steps.do(step, lambda _: self._trial(number, which, candidate, behaviour))
+        return candidate if trial["adopted"] else behaviour
 
     def episodes(self, number: int) -> list[EpisodeArrays]:
         """D_m: the demonstrations and the rollouts of the iterations up to ``number``."""
@@ -238,22 +246,23 @@ class IterativeTraining:
         data = make_transitions(episodes, self.task.spec, discount, self.task.max_steps)
         return data.to(self.device)
 
-    def _improve(
+    def _seed(self, number: int) -> int:
+        return self.config.run.seed * 1000 + number
+
+    def _fit_critics(
         self, folder: Path, number: int, policy: DiffusionPolicy, episodes: list[EpisodeArrays]
     ) -> Result:
-        candidate = copy.deepcopy(policy)
-        seed = self.config.run.seed * 1000 + number
-        done = improve(
-            candidate, self.config, self.task, episodes, folder, seed=seed, on_step=self._on_step
+        seed = self._seed(number)
+        critics, logs = fit_critics(
+            policy, self.config, self.task, episodes, seed=seed, on_step=self._on_step
         )
-        self._save(folder / "candidate", candidate)
-        save_critics(folder, done.critics)
-        result: Result = {"critics": done.logs, "verdicts": done.verdicts}
+        save_critics(folder, critics)
+        result: Result = {"critics": logs}
         if isinstance(self.source, VectorSource):  # only a simulator can go back to a state
             result["within_state"] = diagnose_critics(
                 self.source,
                 policy,
-                done.critics,
+                critics,
                 load_episodes(folder / ROLLOUTS),
                 self._seeds(ROLLOUT_SEEDS, number, self.config.offline.rollouts),
                 self.task.max_steps,
@@ -261,29 +270,40 @@ class IterativeTraining:
             ).as_dict()
         return result
 
+    def _improve(
+        self, folder: Path, number: int, policy: DiffusionPolicy, episodes: list[EpisodeArrays]
+    ) -> Result:
+        candidate, seed = copy.deepcopy(policy), self._seed(number)
+        critics = load_critics(folder, candidate, self.config, seed=seed)
+        done = improve(
+            candidate,
+            critics,
+            self.config,
+            self.task,
+            episodes,
+            folder,
+            seed=seed,
+            on_step=self._on_step,
+        )
+        self._save(folder / "candidate", candidate)
+        return {"judge": done.logs, "verdicts": done.verdicts}
+
     def _trial(
         self, number: int, which: int, candidate: DiffusionPolicy, behaviour: DiffusionPolicy
     ) -> Result:
-        count = self.config.offline.check_episodes
-        if count == 0:
-            # The gate has judged an improvement; nothing has judged a re-training.
-            judged = which == IMPROVEMENT
-            return {"adopted": judged, "verdict": "no trial was asked for", "env_steps": 0}
-        if _equal(candidate, behaviour):
-            return {"adopted": False, "verdict": "nothing to try: no change", "env_steps": 0}
-        seeds = self._seeds(TRIAL_SEEDS + which * SEEDS_OF_AN_ITERATION // 2, number, count)
-        trial = try_out(
+        base = TRIAL_SEEDS + which * SEEDS_OF_AN_ITERATION // 2
+        return trial_result(
             self.source,
             candidate,
             behaviour,
-            seeds,
+            self._seeds(base, number, self.config.offline.check_episodes),
             lambda done, total: self._on_step("trial", done, total, float("nan")),
-            demanding=which == RETRAINING,
+            # The gate has judged an improvement; nothing has judged a re-training.
+            untried=which == IMPROVEMENT,
         )
-        return trial.as_dict()
 
     def _reimitate(
-        self, folder: Path, number: int, policy: DiffusionPolicy, episodes: list[EpisodeArrays]
+        self, folder: Path, policy: DiffusionPolicy, episodes: list[EpisodeArrays]
     ) -> Result:
         critics = load_critics(folder, policy, self.config)
         kind = self.config.offline.imitate
@@ -378,8 +398,3 @@ class IterativeTraining:
             observations=data.to(torch.device("cpu")).observed(slice(None)),
             metrics=metrics,
         )
-
-
-def _equal(first: DiffusionPolicy, second: DiffusionPolicy) -> bool:
-    ours, theirs = first.state_dict(), second.state_dict()
-    return all(torch.equal(ours[name], theirs[name]) for name in ours)

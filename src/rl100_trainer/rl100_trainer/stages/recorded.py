@@ -37,7 +37,7 @@ from rl100_trainer.progress import (
 )
 from rl100_trainer.rollouts.trajectory import Trajectory, trajectory_of_episode
 from rl100_trainer.runlog import RunLog
-from rl100_trainer.stages.improvement import improve
+from rl100_trainer.stages.improvement import fit_critics, improve
 from rl100_trainer.stages.online import OnlineLearner
 from rl100_trainer.stages.online_stage import WARM_UP_ROUNDS
 from rl100_trainer.stages.runs import (
@@ -108,24 +108,20 @@ class RecordedStage:
         """
         policy = self._open("offline")
         seed = self.config.run.seed
-        done = improve(
-            policy,
-            self.config,
-            self.task,
-            self.episodes,
-            self.run,
-            seed=seed,
-            on_step=self._on_step,
-        )
+        learnt = self.config, self.task, self.episodes
+        critics, logs = fit_critics(policy, *learnt, seed=seed, on_step=self._on_step)
+        done = improve(policy, critics, *learnt, self.run, seed=seed, on_step=self._on_step)
         if not done.accepted:
             raise ContractError(
                 f"no improvement passed the gate, so the policy {self.parent} stays; the last "
                 f"verdict: {done.verdicts[-1]['reason']}"
             )
-        save_tensors(self.run / VALUE, dict(done.critics.v.state_dict()))
+        save_tensors(self.run / VALUE, dict(critics.v.state_dict()))
         last = [verdict for verdict in done.verdicts if verdict["accepted"]][-1]
         figures = {k: float(last[k]) for k in ("j_behaviour", "j_candidate") if last[k] is not None}
-        return self._save(policy, {**done.logs, **figures, "accepted": float(done.accepted)})
+        return self._save(
+            policy, {**logs, **done.logs, **figures, "accepted": float(done.accepted)}
+        )
 
     def online(self) -> TrainedPolicy:
         """One on-policy update.
