@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
@@ -57,6 +58,10 @@ class Observation:
 
     def digest(self) -> int:
         """64-bit BLAKE2b digest of the tensors: equal if and only if every bit of them is."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> int:
         whole = blake2b(digest_size=8)
         for tensor in self.tensors().values():
             whole.update(np.ascontiguousarray(tensor).tobytes())

@@ -10,10 +10,10 @@ from collections import deque
 
 import numpy as np
 
-FEWEST = 10
+EVERY = 10  # arrivals: looking at all of them takes as long as a tick
 WINDOW = 100
 LATEST = 95  # percentile of the arrivals that a tick waits for
-MARGIN_NS = 300_000
+MARGIN_NS = 100_000
 
 
 class Arrivals:
@@ -26,17 +26,19 @@ class Arrivals:
     def __init__(self, period_ns: int) -> None:
         self._period_ns = period_ns
         self._times: deque[int] = deque(maxlen=WINDOW)
+        self._count = 0
 
     def add(self, arrival_ns: int) -> int | None:
         """Note an arrival, steady time.
 
         Returns:
-            A time (ns, steady; plus any number of periods) at which nearly all chunks are there;
-            None while too few are known, or when they come at any time of the period, so that no
-            time is better than another.
+            At each tenth: a time (ns, steady; plus any number of periods) at which nearly all
+            chunks are there. None at the others, and when chunks come at any time of the period, so
+            that no time is better than another.
         """
         self._times.append(arrival_ns)
-        if len(self._times) < FEWEST:
+        self._count += 1
+        if self._count % EVERY:
             return None
         times = np.array(self._times, dtype=np.int64) - arrival_ns
         angles = times % self._period_ns * (2.0 * np.pi / self._period_ns)

@@ -196,14 +196,13 @@ class GatewayNode(AutostartLifecycleNode):
 
     def _chunk_taker(self, teleop: bool) -> Callable[[ActionChunk], None]:
         def take(msg: ActionChunk) -> None:
-            arrival_ns = time.monotonic_ns()
             taken = self._ask(
                 lambda: self._gateway.on_chunk(
                     chunk_from_message(msg, self._task), self._now_ns(), teleop=teleop
                 )
             )
             if taken and not teleop and self._loop is not None:
-                point_ns = self._arrivals.add(arrival_ns)
+                point_ns = self._arrivals.add(time.monotonic_ns())
                 if point_ns is not None:
                     self._loop.align(point_ns)
             self._try_pending()

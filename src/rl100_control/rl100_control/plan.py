@@ -32,7 +32,9 @@ class Plan:
     """What one publisher wants done, and when.
 
     A newer chunk replaces what older ones planned from its first stamp on. Actions are handed out
-    once, at the tick that is nearest to their stamp; those that are late are dropped.
+    once, at the tick that is nearest to their stamp; those that are late are dropped. Only the last
+    but one of a chunk may be late by up to a period: then its last one is left for the next tick,
+    and a successor that comes a little too late leaves no gap.
 
     Args:
         period_ns: control period.
@@ -148,6 +150,8 @@ class Plan:
         chosen: Planned | None = None
         while self._planned and self._time(self._planned[0]) <= now_ns + self._period_ns // 2:
             if chosen is not None:
+                if self._is_spare(chosen, now_ns):
+                    break
                 self.dropped_actions += 1
             chosen = self._planned.popleft()
         if chosen is None:
@@ -158,6 +162,11 @@ class Plan:
         if self._lock_phase and chosen.chunk is not self._phase[0]:
             self._phase = chosen.chunk, chosen.stamp_ns - now_ns
         return chosen
+
+    def _is_spare(self, chosen: Planned, now_ns: int) -> bool:
+        """Whether what follows an action is all that is left, and the action not too late."""
+        last = len(self._planned) == 1 and self._planned[0].chunk is chosen.chunk
+        return last and self._time(chosen) > now_ns - self._period_ns
 
     def _time(self, planned: Planned) -> int:
         """When an action is due, in the phase of the ticks, ns."""

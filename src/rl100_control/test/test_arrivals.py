@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl100_control.arrivals import FEWEST, MARGIN_NS, Arrivals
+from rl100_control.arrivals import EVERY, MARGIN_NS, Arrivals
 
 PERIOD = 10_000_000
 
@@ -26,7 +26,7 @@ def test_the_point_lies_just_behind_the_arrivals(
     for i in range(100):
         delay = int(rng.integers(0, jitter))
         point = arrivals.add(10**12 + i * every * PERIOD + phase + delay)
-        assert (point is None) == (i + 1 < FEWEST)
+        assert (point is None) == bool((i + 1) % EVERY)
     assert point is not None
     behind = (point - phase) % PERIOD  # of the earliest possible arrival
     assert 0.8 * jitter <= behind - MARGIN_NS + 1 <= jitter + 1

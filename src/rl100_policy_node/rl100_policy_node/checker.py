@@ -1,80 +1,154 @@
-"""Checks a large bundle in a process of its own, so that the running policy does not notice.
+"""Checks and prepares bundles in a process of its own, so that the running policy does not notice.
 
-Parsing hundreds of megabytes holds Python's interpreter lock for a third of a second. So the node
-starts ``python -m rl100_policy_node.checker BUNDLE TASK COPY`` at the lowest priority; it verifies
-the bundle and leaves a copy whose weights ONNX Runtime maps without that lock.
+Hashing, parsing and optimising a bundle takes a core for a tenth of a second (large ones for
+seconds), and parsing holds Python's interpreter lock. So a process of low priority does it
+and leaves a copy that ONNX Runtime only has to map. It is started with the node and waits, because
+Python and ONNX Runtime take longer to start than a bundle to check.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from rl100_contracts.bundle import DENOISER, MANIFEST, POLICY, SELFTEST, TASK, verify_bundle
+from rl100_contracts.bundle import MANIFEST, SELFTEST, verify_bundle
 from rl100_contracts.errors import ContractError, run_main
-from rl100_contracts.task import Task, load_task
+from rl100_contracts.task import Task
 
-LARGE_BYTES = 32 * 1024 * 1024
+CLOSE_TIMEOUT_S = 2.0
+# Below the policy, but at 19 it would starve on a busy machine, and its bundle with it.
+NICE = 10
 
 
-def copy_checked(folder: Path, task: Task, target: Path) -> None:
+class BundleChecker:
+    """The process, seen from the node. One copy at a time; ``close`` from any thread.
+
+    Args:
+        task: that bundles must be made for.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start the process unless it runs; it is ready some tenths of a second later."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "rl100_policy_node.checker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        _tell(self._process, self._task.model_dump(mode="json"))
+
+    @contextmanager
+    def copy(self, folder: Path, graphs: Sequence[str], *, optimise: bool) -> Iterator[Path]:
+        """A checked copy of a bundle, removed at the end (its weights stay mapped).
+
+        Args:
+            folder: the bundle.
+            graphs: file names of the graphs that are wanted.
+            optimise: for the CPU of this machine, so that loading does not have to.
+
+        Raises:
+            ContractError: the bundle does not fit, or the process died.
+        """
+        self.start()
+        process = self._process
+        assert process is not None and process.stdout is not None
+        with tempfile.TemporaryDirectory(prefix="rl100-bundle-") as target:
+            request = {"folder": str(folder), "target": target, "graphs": list(graphs)}
+            _tell(process, request | {"optimise": optimise})
+            line = process.stdout.readline()
+            if not line:
+                status = process.wait()
+                raise ContractError(
+                    f"{folder}: the check of the bundle broke off (exit status {status})"
+                )
+            if refusal := json.loads(line):
+                raise ContractError(refusal)
+            yield Path(target)
+
+    def close(self) -> None:
+        """End the process, also in the middle of a copy."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(CLOSE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _tell(process: subprocess.Popen[str], what: object) -> None:
+    """Send a line; that the process died is seen when it does not answer."""
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):
+        process.stdin.write(json.dumps(what) + "\n")
+        process.stdin.flush()
+
+
+def copy_checked(
+    folder: Path, task: Task, target: Path, graphs: Sequence[str], *, optimise: bool
+) -> None:
     """Verify a bundle and write what ``PolicyRuntime`` needs of it to ``target``.
 
     Raises:
         ContractError: the bundle does not fit; one sentence that names the file.
     """
-    from rl100_policy_node.graphs import split_model
+    from rl100_policy_node.graphs import prepare_model
 
     manifest = verify_bundle(folder, task)
-    for name in (POLICY, DENOISER):
-        split_model(folder / name, target / name)
+    for name in graphs:
+        prepare_model(folder / name, target / name, optimise=optimise)
     for name in (MANIFEST, SELFTEST):
         if name == MANIFEST or name in manifest.files:
             shutil.copyfile(folder / name, target / name)
 
 
-def is_large(folder: Path) -> bool:
-    """Whether loading this bundle would hold the interpreter lock for longer than a tick or two."""
-    sizes = [path.stat().st_size for path in folder.glob("*.onnx") if path.is_file()]
-    return max(sizes, default=0) > LARGE_BYTES
-
-
-@contextmanager
-def checked_copy(folder: Path, task: Task) -> Iterator[Path]:
-    """A checked copy that another process makes, removed at the end (its weights stay mapped).
-
-    Raises:
-        ContractError: the bundle does not fit, or the process died.
-    """
-    with tempfile.TemporaryDirectory(prefix="rl100-bundle-") as name:
-        target = Path(name)
-        (target / TASK).write_text(task.to_yaml(), encoding="utf-8")
-        command = [sys.executable, "-m", "rl100_policy_node.checker"]
-        command += [str(folder), str(target / TASK), str(target)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            said = done.stderr.strip().splitlines()
-            if done.returncode == 2 and said:
-                raise ContractError(said[-1].removeprefix("error: "))
-            reason = said[-1] if said else f"exit status {done.returncode}"
-            raise ContractError(f"{folder}: the check of the bundle broke off ({reason})")
-        yield target
-
-
 def _main() -> int:
-    # Ctrl-C in a terminal reaches this process as well; its parent knows what to do.
+    """In the process: the task, then requests, a line each; each request gets a line back."""
+    # Ctrl-C in a terminal reaches this process as well; the node knows what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(19)
-    folder, task, target = (Path(text) for text in sys.argv[1:4])
-    copy_checked(folder, load_task(str(task)), target)
+    # A real-time priority of the node is not for this process.
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    os.nice(NICE)
+    # A library that prints must not answer in our place.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    import rl100_policy_node.graphs  # noqa: F401 (so that the first request does not wait for it)
+
+    task = Task.model_validate_json(sys.stdin.readline())
+    for line in sys.stdin:  # until the node closes it, or ends
+        with suppress(BrokenPipeError):
+            answers.write(json.dumps(_handle(task, json.loads(line))) + "\n")
+            answers.flush()
     return 0
+
+
+def _handle(task: Task, request: dict[str, Any]) -> str:
+    """Do what is asked for; why not, or an empty string."""
+    folder, target = Path(request["folder"]), Path(request["target"])
+    try:
+        copy_checked(folder, task, target, request["graphs"], optimise=request["optimise"])
+    except ContractError as error:
+        return str(error)
+    except Exception as error:  # whatever it is, the next bundle can be checked
+        return f"{folder}: the check of the bundle broke off ({error!r})"
+    return ""
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from rl100_policy_node.supply import Supply
 
 Sampler = Literal["one_step", "k_step"]
 RESTART_NS = NANOSECONDS
+DELAYS = 50
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ class PolicyCore:
         self._pending = False
         self._queue: deque[Due] = deque()
         self._deciding_since: int | None = None
-        self._delays_ns: deque[int] = deque(maxlen=50)
+        self._delays_ns: deque[int] = deque(maxlen=DELAYS)
+        self._lead_ns = 0
         self._retired: list[PolicyRuntime] = []
 
     # --- bundles and settings
@@ -164,6 +166,7 @@ class PolicyCore:
         self.supply.forget()
         self._last_frame_ns = 0
         self._delays_ns.clear()
+        self._lead_ns = 0
         self._start_afresh()
 
     def add(self, stream: str, stamp_ns: int, value: Sample) -> bool:
@@ -194,11 +197,14 @@ class PolicyCore:
 
     def lead_ns(self) -> int:
         """How long before the planned actions run out the next decision is made, ns."""
-        if self._lockstep or not self._delays_ns:
-            return 0
-        period = self.task.control.period_ns
-        periods = math.ceil(float(np.percentile(list(self._delays_ns), 95)) / period)
-        return min(periods, self.task.control.n_action_steps - 1) * period
+        return self._lead_ns
+
+    def _set_lead(self, delay_ns: int) -> None:
+        """A decision was out ``delay_ns`` after the stamp of its observation."""
+        self._delays_ns.append(delay_ns)
+        period, ordered = self.task.control.period_ns, sorted(self._delays_ns)
+        periods = math.ceil(ordered[math.ceil(0.95 * len(ordered)) - 1] / period)
+        self._lead_ns = min(periods, self.task.control.n_action_steps - 1) * period
 
     def _due(self) -> int | None:
         """Stamp of the frame that a decision is due for, ns, or None. Sees each frame once."""
@@ -214,7 +220,7 @@ class PolicyCore:
             return None
         planned = self._planned_until_ns
         slack = self.task.control.period_ns // 4
-        if planned is not None and frame_ns < planned - self.lead_ns() - slack:
+        if planned is not None and frame_ns < planned - self._lead_ns - slack:
             return None
         return frame_ns
 
@@ -293,7 +299,7 @@ class PolicyCore:
         )
         if not self._lockstep:
             with self._lock:
-                self._delays_ns.append(delay)
+                self._set_lead(delay)
                 self._settle(due, now)
         if self._retired:
             self._retired.pop()
@@ -302,7 +308,7 @@ class PolicyCore:
     def _settle(self, due: Due, now: int) -> None:
         self.statistics.missed += self._deadlines.passed(now)
         if due.epoch == self._epoch and self._planned_until_ns is not None:
-            lead = self.lead_ns()
+            lead = self._lead_ns
             frame = self.supply.expected_ns(self._planned_until_ns - lead)
             self._deadlines.set(frame + max(lead, self.task.control.period_ns))
 

@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from rl100_contracts.errors import ContractError
-from rl100_policy_node.providers import Provider
+from rl100_policy_node.providers import CPU, Provider
 
 Shape = tuple[int | None, ...]
 Array = NDArray[Any]
@@ -23,6 +23,7 @@ DTYPES = {
     "tensor(int64)": np.int64,
 }
 SMALL_BYTES = 1024
+NOISE = "noise"  # an input of every graph; its first axis is the batch
 
 
 class ProviderError(ContractError):
@@ -64,25 +65,62 @@ def read_model(path: Path) -> tuple[bytes, onnx.ModelProto]:
     return data, proto
 
 
-def split_model(path: Path, target: Path) -> None:
+def prepare_model(path: Path, target: Path, *, optimise: bool) -> None:
     """Write a checked copy of a model with its weights in a file of their own.
 
     ONNX Runtime holds Python's interpreter lock while it parses a model, a third of a second for
     63 million weights inside it, but not while it maps weights from a file.
 
+    Args:
+        path: the model.
+        target: the copy.
+        optimise: as ONNX Runtime does it for the CPU of this machine, which takes most of the time
+            of loading; for other execution providers the graph must stay as it is.
+
     Raises:
         ContractError: as ``read_model``.
+        ProviderError: ONNX Runtime cannot load it.
     """
-    onnx.save_model(
-        read_model(path)[1],
-        str(target),
-        save_as_external_data=True,
-        location=f"{target.name}.weights",
-        size_threshold=SMALL_BYTES,
-    )
+    data, proto = read_model(path)
+    weights = f"{target.name}.weights"
+    if not optimise:
+        onnx.save_model(
+            proto,
+            str(target),
+            save_as_external_data=True,
+            location=weights,
+            size_threshold=SMALL_BYTES,
+        )
+        return
+    options = _session_options(1, proto)
+    options.optimized_model_filepath = str(target)
+    key = "session.optimized_model_external_initializers"
+    options.add_session_config_entry(f"{key}_file_name", weights)
+    options.add_session_config_entry(f"{key}_min_size_in_bytes", str(SMALL_BYTES))
+    _open_session(path, data, options, [(CPU, {})])
 
 
-def _session_options(threads: int) -> onnxruntime.SessionOptions:
+def _open_session(
+    path: Path,
+    model: str | bytes,
+    options: onnxruntime.SessionOptions,
+    providers: list[tuple[str, dict[str, str]]],
+) -> onnxruntime.InferenceSession:
+    """A session; ``path`` is what an error names. Raises ProviderError."""
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=providers)
+    except Exception as error:  # ONNX Runtime has many exception types
+        reason = str(error).splitlines()[0]
+        raise ProviderError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
+
+
+def _session_options(
+    threads: int, proto: onnx.ModelProto | None = None
+) -> onnxruntime.SessionOptions:
+    """Options for a graph that runs on one sample at a time, in ``threads`` threads.
+
+    ``proto``: the model, unless it is one that ``prepare_model`` optimised with these options.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -90,6 +128,11 @@ def _session_options(threads: int) -> onnxruntime.SessionOptions:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 3
+    for known in proto.graph.input if proto is not None else ():
+        batch = known.type.tensor_type.shape.dim[:1]
+        if known.name == NOISE and batch and batch[0].dim_param:
+            # With a size that is known, nothing about shapes is left to compute in each run.
+            options.add_free_dimension_override_by_name(batch[0].dim_param, 1)
     return options
 
 
@@ -110,7 +153,7 @@ class Graph:
         outputs: expected outputs, likewise.
         provider: ONNX Runtime execution provider.
         threads: intra-op threads.
-        split: the file was written by ``split_model``; otherwise it is checked here.
+        prepared: the file was written by ``prepare_model``; otherwise it is checked here.
 
     Raises:
         ContractError: unreadable, external data, or other inputs and outputs than expected.
@@ -125,16 +168,11 @@ class Graph:
         provider: Provider,
         threads: int,
         *,
-        split: bool = False,
+        prepared: bool = False,
     ) -> None:
-        model: str | bytes = str(path) if split else read_model(path)[0]
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model, _session_options(threads), providers=provider.options(threads)
-            )
-        except Exception as error:  # ONNX Runtime has many exception types
-            reason = str(error).splitlines()[0]
-            raise ProviderError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
+        model, proto = (str(path), None) if prepared else read_model(path)
+        options = _session_options(threads, proto)
+        self._session = _open_session(path, model, options, provider.options(threads))
         used = self._session.get_providers()
         if provider.name not in used:  # it goes on with the CPU and says so in its log only
             raise ProviderError(f"{provider.name} does not start here, {used[0]} does")

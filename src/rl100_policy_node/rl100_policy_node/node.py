@@ -128,6 +128,8 @@ class PolicyNode(AutostartLifecycleNode):
             kind, qos = message_class(stream.type), qos_for(stream, self._lockstep)
             self.subscribe(kind, stream.topic, self._taker(name), qos)
         self.subscribe(EpisodeEvent, "/rl100/episode", self._on_episode, episode_qos())
+        self._loader.start()
+        self.on_cleanup_do(self._loader.close)
         self._bundles = BundleService(self._on_load_bundle)
         self.on_cleanup_do(self._bundles.close)
         self.every(STATUS_PERIOD_S, self._on_status_timer)

@@ -71,8 +71,8 @@ class PolicyRuntime:
         provider: see ``choose_provider``.
         threads: of the inference.
         chain: also load the K-step graph, which takes several times longer; see ``load_chain``.
-        checked: folder with the checked copy that ``checker.copy_checked`` made of the bundle, to
-            load without holding the interpreter lock. Without it the bundle is checked here.
+        checked: folder with the checked copy that ``BundleChecker`` made of the bundle, to load
+            quickly and without holding the interpreter lock. Without it the bundle is checked here.
 
     Raises:
         ContractError: the bundle does not fit; one sentence that names the file.
@@ -150,7 +150,7 @@ class PolicyRuntime:
             {"action": (None, m.n_action_steps, m.action_dim), **outputs},
             self.provider,
             self._threads,
-            split=checked is not None,
+            prepared=checked is not None,
         )
         self._warm_up(graph)
         if self.self_tested:

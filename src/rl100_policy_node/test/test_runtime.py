@@ -7,7 +7,7 @@ of seed and observation; each kind of damage is refused with one sentence that n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 
 from rl100_contracts.bundle import (
+    DENOISER,
     MANIFEST,
     POLICY,
     SELFTEST,
@@ -28,7 +29,7 @@ from rl100_contracts.bundle import (
 from rl100_contracts.errors import ContractError
 from rl100_contracts.observation import Observation
 from rl100_contracts.task import Task
-from rl100_policy_node.checker import checked_copy
+from rl100_policy_node.checker import BundleChecker
 from rl100_policy_node.providers import CPU
 from rl100_policy_node.runtime import PolicyRuntime, decision_rng
 from rl100_policy_node.testing import heavy_graph, seeing_graph, self_test
@@ -336,12 +337,22 @@ def test_the_chain_of_another_bundle_is_not_loaded(make_bundle: MakeBundle, task
         runtime.load_chain()
 
 
-def test_a_checked_copy_gives_the_very_same_actions(make_bundle: MakeBundle, task: Task) -> None:
+@pytest.fixture
+def checker(task: Task) -> Iterator[BundleChecker]:
+    made = BundleChecker(task)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("optimise", [False, True])
+def test_a_checked_copy_gives_the_very_same_actions(
+    make_bundle: MakeBundle, task: Task, checker: BundleChecker, optimise: bool
+) -> None:
     model = heavy_graph(task, products=1, size=64)  # weights large enough to be split off
     folder = make_bundle(policy=model, selftest=self_test(task, 0.01))
     observation = _observation(task)
     direct = PolicyRuntime(folder, task)
-    with checked_copy(folder, task) as copy:
+    with checker.copy(folder, [POLICY, DENOISER], optimise=optimise) as copy:
         assert list(copy.glob("*.weights")), "the weights are in a file of their own"
         runtime = PolicyRuntime(folder, task, checked=copy)
     assert runtime.self_tested and runtime.manifest == direct.manifest
@@ -352,13 +363,36 @@ def test_a_checked_copy_gives_the_very_same_actions(make_bundle: MakeBundle, tas
         np.testing.assert_array_equal(sample(runtime), sample(direct))
 
 
-def test_a_check_that_breaks_off_is_one_sentence(
-    make_bundle: MakeBundle, task: Task, monkeypatch: pytest.MonkeyPatch
+def test_one_process_refuses_a_bad_bundle_and_copies_the_next(
+    make_bundle: MakeBundle, task: Task, checker: BundleChecker
 ) -> None:
-    folder = make_bundle()
-    monkeypatch.setattr("sys.executable", "/bin/false")
+    bad, good = make_bundle("bad"), make_bundle("good")
+    (bad / POLICY).write_bytes(b"not a model")
     with (
-        pytest.raises(ContractError, match=r"the check of the bundle broke off \(exit status 1\)"),
-        checked_copy(folder, task),
+        pytest.raises(ContractError, match=r"policy\.onnx: damaged or changed"),
+        checker.copy(bad, [POLICY], optimise=True),
     ):
         pass
+    _rehash(bad)
+    with (
+        pytest.raises(ContractError, match=r"policy\.onnx: not a readable ONNX model"),
+        checker.copy(bad, [POLICY], optimise=True),
+    ):
+        pass
+    with checker.copy(good, [POLICY], optimise=True) as copy:
+        assert PolicyRuntime(good, task, chain=False, checked=copy).manifest == load_manifest(good)
+
+
+def test_a_check_that_breaks_off_is_one_sentence_and_the_next_one_works(
+    make_bundle: MakeBundle, checker: BundleChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_bundle()
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(ContractError, match=r"the check of the bundle broke off \(exit status 1\)"),
+    ):
+        patched.setattr("sys.executable", "/bin/false")
+        with checker.copy(folder, [POLICY], optimise=True):
+            pass
+    with checker.copy(folder, [POLICY], optimise=True) as copy:
+        assert (copy / POLICY).is_file()
