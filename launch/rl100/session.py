@@ -253,22 +253,18 @@ class Session:
         first_ns = stamp_to_ns(reset.stamp)
         self._moved = time.monotonic()
 
-        def verdict() -> RewardEvent | None:
-            return next((v for v in self._verdicts if message_stamp_ns(v) >= first_ns), None)
-
         def over() -> bool:
             stands = not self._connected and time.monotonic() - self._moved > STALLED_S
-            return stands or verdict() is not None
+            return stands or self._verdict(first_ns) is not None
 
         what = "verdict on the episode (is a labeller running?)"
         self._spin(over, timeout_s)
-        if verdict() is None:
+        given = self._verdict(first_ns)
+        if given is None:
             if record:
                 self._discard(episode_id)
             raise NoVerdict(f"no {what} within {time.monotonic() - started:.0f} s")
         self._connected = True
-        given = verdict()
-        assert given is not None
         wall_s = time.monotonic() - started
         steps = round((message_stamp_ns(given) - first_ns) / self.task.control.period_ns)
         ended = self._wait_saved(episode_id) if record else None
@@ -281,16 +277,29 @@ class Session:
             ended.message if ended else "",
         )
 
-    def _warm_up(self, seed: int) -> None:
-        """Reset until the world goes on, or it takes too long; nothing of it is recorded.
+    def _verdict(self, first_ns: int) -> RewardEvent | None:
+        """The verdict on the episode that began at ``first_ns``, once it has come."""
+        return next((v for v in self._verdicts if message_stamp_ns(v) >= first_ns), None)
 
-        In lockstep it stands still when the nodes among themselves have lost a message of the
-        first tick, because they had not found each other.
+    def _warm_up(self, seed: int) -> None:
+        """Reset until an episode goes on, and let it end; nothing of it is recorded.
+
+        In lockstep the world stands still when the nodes among themselves have lost a message of
+        the first tick, because they had not found each other. An episode that were still running
+        when the recording of the next one starts would end that recording with its verdict.
         """
         for _ in range(FIRST_ATTEMPTS):
-            self.call(ResetWorld, "/rl100_sim/reset", ResetWorld.Request(seed=seed))
-            goal = self._steps + WARM_UP_STEPS
-            if self._spin(lambda: self._steps >= goal, STALLED_S):  # noqa: B023
+            reset = self.call(ResetWorld, "/rl100_sim/reset", ResetWorld.Request(seed=seed))
+            goal, first_ns = self._steps + WARM_UP_STEPS, stamp_to_ns(reset.stamp)
+            self._moved = time.monotonic()
+            self._spin(
+                lambda: (
+                    self._verdict(first_ns) is not None  # noqa: B023
+                    or time.monotonic() - self._moved > STALLED_S
+                ),
+                FIRST_PATIENCE_S,
+            )
+            if self._steps >= goal:
                 return
 
     def _discard(self, episode_id: str) -> None:
