@@ -134,6 +134,9 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions.")] = False,
     task: Annotated[str, typer.Option(help="learn: push, reach or metaworld:<task>.")] = "",
     seeds: Annotated[int, typer.Option(min=1, max=99, help="learn: how many seeds.")] = 1,
+    first_seed: Annotated[
+        int, typer.Option(min=0, max=9999, help="learn: the first of the seeds.")
+    ] = 0,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="learn: section.key=value; policy, perception: key=value."),
@@ -167,6 +170,7 @@ def bench(
             quick=quick,
             task=task,
             seeds=seeds,
+            first_seed=first_seed,
             overrides=tuple(overrides or ()),
             folder=out or Path("runs") / f"bench-{name}",
             openvino=openvino,

@@ -78,10 +78,14 @@ def test_a_finished_seed_is_not_learnt_again(
 
 @pytest.mark.slow
 def test_a_baseline_has_only_what_it_does(tmp_path: Path) -> None:
-    options = Options(quick=True, overrides=(*TINY, "run.algorithm=dppo"), folder=tmp_path)
+    overrides = (*TINY, "run.algorithm=dppo")
+    options = Options(quick=True, overrides=overrides, folder=tmp_path, first_seed=4)
     names = {figure.name for figure in learn.run(options)}
     assert "online_success" in names and "offline_success" not in names
-    assert (tmp_path / "reach-dppo" / "learn.png").is_file()
+    runs = tmp_path / "reach-dppo"
+    assert (runs / "learn.png").is_file() and [f.name for f in runs.iterdir() if f.is_dir()] == [
+        "seed_4"
+    ]
     assert not set(learn.IMITATION_FIGURES) & names
 
 

@@ -117,6 +117,7 @@ class Options:
         quick: fewer repetitions, or a smaller task.
         task: for benchmarks of several tasks; empty: their default.
         seeds: how many, for benchmarks that learn.
+        first_seed: the first of them, so that several machines can share the seeds.
         overrides: of the training configuration, each ``section.key=value``.
         folder: of runs that are kept, so that an interrupted benchmark can go on.
         openvino: virtual environment with onnxruntime-openvino, made when it is missing.
@@ -125,6 +126,7 @@ class Options:
     quick: bool = False
     task: str = ""
     seeds: int = 1
+    first_seed: int = 0
     overrides: tuple[str, ...] = ()
     folder: Path = Path("runs/bench")
     openvino: Path | None = None

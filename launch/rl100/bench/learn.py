@@ -157,7 +157,7 @@ def run(options: Options, on_seed: Callable[[int], None] = lambda _: None) -> li
     runs = options.folder / folder_name(task, options)
     results = []
     console = Console(stderr=True)
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         folder = runs / f"seed_{seed}"
         console.print(f"{task}, seed {seed}: {folder}", highlight=False, soft_wrap=True)
         results.append(learn_seed(task, seed, folder, options))
