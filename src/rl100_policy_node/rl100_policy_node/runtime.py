@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,8 @@ class PolicyRuntime:
         threads: of the inference.
         chain: also load the K-step graph, which takes several times longer; see ``load_chain``.
         checked: folder with the checked copy that ``BundleChecker`` made of the bundle, to load
-            quickly and without holding the interpreter lock. Without it the bundle is checked here.
+            quickly and without holding the interpreter lock, with pauses for the policy that runs
+            beside it. Without it the bundle is checked here.
 
     Raises:
         ContractError: the bundle does not fit; one sentence that names the file.
@@ -152,23 +154,31 @@ class PolicyRuntime:
             self._threads,
             prepared=checked is not None,
         )
-        self._warm_up(graph)
+        gently = checked is not None
+        self._warm_up(graph, gently)
         if self.self_tested:
-            self._self_test(
-                graph, source / SELFTEST, "action" if name == POLICY else "chain_action"
-            )
+            action = "action" if name == POLICY else "chain_action"
+            self._self_test(graph, source / SELFTEST, action, gently)
         return graph
 
-    def _warm_up(self, graph: Graph) -> None:
+    @staticmethod
+    def _breathe(begin: float, gently: bool) -> None:
+        """Leave the processor to the running policy, half as long as a run took since ``begin``."""
+        if gently:
+            time.sleep(0.5 * (time.monotonic() - begin))
+
+    def _warm_up(self, graph: Graph, gently: bool) -> None:
         """Run on an empty scene: allocates memory and finds broken weights."""
         rng = np.random.default_rng(0)
         # A self-test runs it some more times.
         for _ in range(1 if self.self_tested else WARM_UP_RUNS):
+            begin = time.monotonic()
             outputs = self._sample(graph, {}, rng, 1.0)
             if not all(np.isfinite(output).all() for output in outputs.values()):
                 raise ContractError(f"{self.folder}: the policy gives values that are not finite")
+            self._breathe(begin, gently)
 
-    def _self_test(self, graph: Graph, path: Path, name: str) -> None:
+    def _self_test(self, graph: Graph, path: Path, name: str, gently: bool) -> None:
         """Compare with the actions ``name`` that the trained policy gave at the export."""
         try:
             samples = safetensors.numpy.load(path.read_bytes())
@@ -186,11 +196,13 @@ class PolicyRuntime:
         action_range = np.subtract(action.high, action.low, dtype=np.float32)
         worst = 0.0
         for i, expected in enumerate(samples[name]):
+            begin = time.monotonic()
             for key in graph.inputs:
                 graph.fill(key, samples[key][i])
             gap = np.abs(graph.run()["action"][0] - expected) / action_range
             # NaN must not slip through a comparison.
             worst = max(worst, float(gap.max())) if np.isfinite(gap).all() else np.inf
+            self._breathe(begin, gently)
         if worst > SELFTEST_LIMIT:
             raise ContractError(
                 f"{self.folder}: self-test failed, its actions differ by {worst:.1e} of the action "

@@ -114,6 +114,8 @@ def latency_figures(measured: Measured) -> list[Figure]:
     )
     figures += _p50_p99("sensor_to_command", found.to_command, note)
     figures += _p50_p99("sensor_to_chunk", found.to_chunk)
+    note = "chunk received -> the even tick that executes it first; part of sensor_to_command"
+    figures += _p50_p99("gateway_wait", found.waits, note)
     figures += _p50_p99("skipnet_bare_model", measured.bare_ms, "paced as in the control loop")
     note = "as the policy node reports of itself"
     figures.append(single("skipnet_model_in_node_p50_ms", found.model_ms, "ms", note))

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from rl100.bench.policy.system import GATEWAY, POLICY, Running
-from rl100.bench.policy.wire import SeenTick, Wire
+from rl100.bench.policy.wire import SeenChunk, SeenTick, Wire
 from rl100_contracts.bundle import load_manifest
 from rl100_msgs.msg import ExecutedAction
 
@@ -35,6 +35,7 @@ class Latencies:
         to_publish: observation sent -> chunk published (in the policy node's process).
         to_chunk: observation sent -> chunk received.
         to_command: observation sent -> first command that came out of it received.
+        waits: chunk received -> the tick in which the gateway executes it first begins.
         observations: how many were sent.
         model_ms: median of the inference that the policy node reports of itself.
         in_node_ms: its median and 99th percentile from the last message of an observation taken
@@ -44,6 +45,7 @@ class Latencies:
     to_publish: list[float] = field(default_factory=list)
     to_chunk: list[float] = field(default_factory=list)
     to_command: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
     observations: int = 0
     model_ms: float = 0.0
     in_node_ms: tuple[float, float] = (0.0, 0.0)
@@ -112,17 +114,23 @@ def _chunk_latencies(wire: Wire) -> list[float]:
     ]
 
 
+def _first_ticks(wire: Wire) -> list[tuple[SeenChunk, SeenTick]]:
+    """Each chunk that moved the robot, with the first tick that executed it."""
+    chunks = {chunk.sequence: chunk for chunk in wire.chunks}
+    found: dict[int, tuple[SeenChunk, SeenTick]] = {}
+    for tick in wire.ticks:
+        if not tick.hold and tick.sequence in chunks:
+            found.setdefault(tick.sequence, (chunks[tick.sequence], tick))
+    return list(found.values())
+
+
 def _command_latencies(wire: Wire) -> list[float]:
     """Of each observation that moved the robot, sent -> first command received, ms."""
-    observations = {chunk.sequence: chunk.observation_ns for chunk in wire.chunks}
-    times: dict[int, float] = {}
-    for tick in wire.ticks:
-        sent = wire.sent_ns.get(observations.get(tick.sequence, -1))
-        received = wire.commands_ns.get(tick.stamp_ns)
-        if tick.hold or tick.sequence in times or sent is None or received is None:
-            continue
-        times[tick.sequence] = (received - sent) * 1e-6
-    return list(times.values())
+    return [
+        (wire.commands_ns[tick.stamp_ns] - wire.sent_ns[chunk.observation_ns]) * 1e-6
+        for chunk, tick in _first_ticks(wire)
+        if tick.stamp_ns in wire.commands_ns and chunk.observation_ns in wire.sent_ns
+    ]
 
 
 def _run_in_steps(wire: Wire, seconds: float, step: Step, stretch: float = 1.0) -> None:
@@ -147,6 +155,7 @@ def measure_latency(run: Running, seconds: float, step: Step) -> Latencies:
         [(c.published_ns - sent[c.observation_ns]) * 1e-6 for c in known],
         [(c.received_ns - sent[c.observation_ns]) * 1e-6 for c in known],
         _command_latencies(wire),
+        [(t.stamp_ns - c.received_ns) * 1e-6 for c, t in _first_ticks(wire)],
         len(sent),
         float(status.inference_p50_ms),
         (float(status.decision_p50_ms), float(status.decision_p99_ms)),
