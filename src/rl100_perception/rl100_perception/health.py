@@ -13,6 +13,8 @@ from rl100_perception.maker import Made
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 LAST = 200
+# Stamps that are older than this, ms, are from another clock and say nothing of the delay.
+OLDEST_MS = 10_000.0
 
 
 class Health:
@@ -22,6 +24,8 @@ class Health:
         self._task = task
         self.clouds = self.refused = self.repeated = self.lost = 0
         self._times_ms: deque[float] = deque(maxlen=LAST)
+        self._ages_ms: deque[float] = deque(maxlen=LAST)
+        self._last_image_ns: int | None = None
         self._stamps: deque[int] = deque(maxlen=LAST)
         self._camera_skew_s = 0.0
         self._sampled_from = 0
@@ -30,17 +34,24 @@ class Health:
         first = next(iter(task.cameras.values()))
         self._rate_hz = task.streams[first.source].rate_hz
 
-    def count(self, made: Made, time_ms: float) -> None:
-        """Take one cloud and how long it took from the last message of its set, ms."""
+    def saw(self, stamp_ns: int) -> None:
+        """Take the stamp of an image of the first camera, ns: a gap is frames that got lost."""
+        if self._last_image_ns is not None and self._rate_hz:
+            periods = (stamp_ns - self._last_image_ns) / NANOSECONDS * self._rate_hz
+            # A longer break is a camera that stopped.
+            self.lost += round(periods) - 1 if 1.5 < periods < 10.0 else 0
+        self._last_image_ns = stamp_ns
+
+    def count(self, made: Made, time_s: float, now_ns: int) -> None:
+        """Take one cloud, how long it took, s, and the time at which it was published, ns."""
         self.clouds += 1
         self.repeated += made.result.repeated
-        self._times_ms.append(time_ms)
+        self._times_ms.append(time_s * 1e3)
+        age_ms = (now_ns - made.stamp_ns) / NANOSECONDS * 1e3
+        if 0.0 <= age_ms < OLDEST_MS:
+            self._ages_ms.append(age_ms)
         self._camera_skew_s = made.camera_skew_s
         self._sampled_from = made.result.sampled_from
-        if self._stamps and self._rate_hz:
-            periods = (made.stamp_ns - self._stamps[-1]) / NANOSECONDS * self._rate_hz
-            # A longer break is a camera that stopped, not frames that got lost.
-            self.lost += round(periods) - 1 if 1.5 < periods < 10.0 else 0
         self._stamps.append(made.stamp_ns)
 
     def compare_clocks(self, joints: str, stamps: list[int]) -> None:
@@ -90,7 +101,8 @@ class Health:
         }
         if self._joint_skew_s is not None:
             values["skew to joint states [ms]"] = f"{self._joint_skew_s * 1e3:.1f}"
-        if self._times_ms:
-            p50, p99 = np.percentile(list(self._times_ms), [50, 99])
-            values |= {"time p50 [ms]": f"{p50:.2f}", "time p99 [ms]": f"{p99:.2f}"}
+        for name, measured in (("time", self._times_ms), ("stamp to cloud", self._ages_ms)):
+            if measured:
+                p50, p99 = np.percentile(list(measured), [50, 99])
+                values |= {f"{name} p50 [ms]": f"{p50:.2f}", f"{name} p99 [ms]": f"{p99:.2f}"}
         return values

@@ -35,7 +35,7 @@ from rl100_perception.tool_poses import NotYet, ToolPoses
 from rl100_perception.view import View
 
 # Images of each stream that may wait for the others' (live).
-LIVE_IMAGES = 8
+LIVE_IMAGES = 16
 POSES = 2048
 
 
@@ -73,20 +73,20 @@ class CloudMaker:
 
     Args:
         task: the contract.
-        latest_only: where several sets are complete, only the newest becomes a cloud.
         keep: images of each stream that may wait for the others'.
 
     Raises:
         ContractError: the task observes no cloud, or a stream's type doesn't fit.
     """
 
-    def __init__(self, task: Task, *, latest_only: bool = False, keep: int = LIVE_IMAGES) -> None:
-        self._task, self._latest_only, self._cameras = task, latest_only, task.cameras
+    def __init__(self, task: Task, *, keep: int = LIVE_IMAGES) -> None:
+        self._task, self._cameras = task, task.cameras
         self._pipeline = CloudPipeline(task)
         self._skew_ns = round(task.cloud.max_camera_skew_s * NANOSECONDS)
         self._latency_ns = round(task.latency.observation_s * NANOSECONDS)
         self._images: dict[str, deque[tuple[int, Any]]] = {}
         self._infos: dict[str, Intrinsics | None] = {}
+        self._info_problems: dict[str, str] = {}
         self._info_cameras: dict[str, Camera] = {}
         self._tools: dict[str, ToolPoses] = {}
         for name, camera in self._cameras.items():
@@ -124,6 +124,11 @@ class CloudMaker:
         """Streams of camera infos and tool poses."""
         return [*self._infos, *self._tools]
 
+    @property
+    def has_images(self) -> bool:
+        """Whether images of the first camera wait."""
+        return bool(self._images[self._first])
+
     def clear(self) -> None:
         """Forget all images and poses, as after a break; camera infos are kept."""
         for images in self._images.values():
@@ -133,41 +138,25 @@ class CloudMaker:
 
     def add(self, stream: str, message: Any) -> list[Made | Refused]:
         """Take one message, and make the clouds that it completes, oldest first."""
+        refused = self.take(stream, message)
+        return [refused] if refused is not None else list(self.complete())
+
+    def take(self, stream: str, message: Any) -> Refused | None:
+        """Take one message, and make no cloud of it yet; gives why it cannot be used."""
         if stream in self._infos:
-            refused = self._add_info(stream, message)
-            if refused is not None:
-                return [refused]
-        elif stream in self._tools:
+            return self._add_info(stream, message)
+        if stream in self._tools:
             self._tools[stream].add(message)
         else:
             self._add_image(stream, message)
-        return list(self._complete())
-
-    def _add_info(self, stream: str, message: Any) -> Refused | None:
-        try:
-            info = decode_camera_info(message, rectified=self._info_cameras[stream].rectified)
-            if info != self._infos[stream]:
-                check_distortion(info)
-        except (ContractError, ValueError) as error:
-            self._infos[stream] = None
-            topic = self._task.streams[stream].topic
-            return Refused(message_stamp_ns(message), f"{topic}: {error}")
-        self._infos[stream] = info
         return None
 
-    def _add_image(self, stream: str, message: Any) -> None:
-        images, stamp = self._images[stream], message_stamp_ns(message)
-        if images and stamp < images[-1][0]:
-            self.clear()  # the clock went back: nothing from before fits what comes
-        if images and stamp == images[-1][0]:
-            return
-        if len(images) == images.maxlen and stream == self._first:
-            self.images_lost += 1
-        images.append((stamp, message))
+    def complete(self, *, latest_only: bool = False) -> Iterator[Made | Refused]:
+        """Make the clouds of all sets that are complete, oldest first, one at a time.
 
-    # --- which images belong together
-
-    def _complete(self) -> Iterator[Made | Refused]:
+        Args:
+            latest_only: only the newest set becomes a cloud, the others count as lost.
+        """
         ready: list[tuple[int, dict[str, Any]]] = []
         reference = self._images[self._first]
         while reference:
@@ -183,11 +172,36 @@ class CloudMaker:
                 break
             reference.popleft()
             ready.append((stamp, found))
-        if self._latest_only and ready:
+        if latest_only and ready:
             self.images_lost += len(ready) - 1
             ready = ready[-1:]
         for stamp, images in ready:
             yield self._make(stamp, images)
+
+    def _add_info(self, stream: str, message: Any) -> Refused | None:
+        try:
+            info = decode_camera_info(message, rectified=self._info_cameras[stream].rectified)
+            if info != self._infos[stream]:
+                check_distortion(info)
+        except (ContractError, ValueError) as error:
+            self._infos[stream] = None
+            problem = f"{self._task.streams[stream].topic}: {error}"
+            self._info_problems[stream] = problem
+            return Refused(message_stamp_ns(message), problem)
+        self._infos[stream] = info
+        return None
+
+    def _add_image(self, stream: str, message: Any) -> None:
+        images, stamp = self._images[stream], message_stamp_ns(message)
+        if images and stamp < images[-1][0]:
+            self.clear()  # the clock went back: nothing from before fits what comes
+        if images and stamp == images[-1][0]:
+            return
+        if len(images) == images.maxlen and stream == self._first:
+            self.images_lost += 1
+        images.append((stamp, message))
+
+    # --- which images belong together
 
     def _set_at(self, stamp: int) -> dict[str, Any] | None:
         """The images of one cloud; None while some may still come.
@@ -280,10 +294,11 @@ class CloudMaker:
     # --- what is missing
 
     def waiting_for_info(self) -> str:
-        """One sentence on the first camera info that is missing; empty when none is."""
+        """One sentence on the first camera info that is missing or of no use; empty: none is."""
         for stream, info in self._infos.items():
             if info is None:
-                return f"no usable camera info on {self._task.streams[stream].topic} yet"
+                missing = f"no camera info on {self._task.streams[stream].topic} yet"
+                return self._info_problems.get(stream, missing)
         return ""
 
     def waiting_for(self) -> str:

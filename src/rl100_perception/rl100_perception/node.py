@@ -10,9 +10,10 @@ from typing import Any
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
 
-from rl100_contracts.decode import peek_stamp_ns
+from rl100_contracts.decode import message_stamp_ns, peek_stamp_ns
 from rl100_contracts.streams import JOINT_STATE
 from rl100_node.diagnostics import ERROR, OK, WARN, Diagnostics
+from rl100_node.executors import call_soon
 from rl100_node.lifecycle import AutostartLifecycleNode
 from rl100_node.messages import message_class
 from rl100_node.parameters import declare_lockstep, declare_task
@@ -20,19 +21,21 @@ from rl100_node.qos import qos_for
 from rl100_perception.health import Health
 from rl100_perception.maker import CloudMaker, Made, Refused
 from rl100_perception.output import cloud_message
+from rl100_perception.pace import Pace
 from rl100_perception.realsense_feed import RealSenseFeed, declare_realsense, streams_of
 
 SILENCE_S = 1.0
 CROPPED_TOPIC = "/rl100/points_cropped"
 # Poses of the tool that may wait while a cloud is made.
 POSE_DEPTH = 100
-# Images of a camera that may wait: a cloud takes a tenth of a camera's period, so after a short
-# stall all of them are made up for, and the newest is hardly later. Of a longer one the oldest go.
-IMAGE_DEPTH = 3
 
 
 class PerceptionNode(AutostartLifecycleNode):
     """Publishes a cloud for each set of images, with the stamp of the first camera's image.
+
+    A message is only put by when it comes; clouds are made after all messages that wait have been
+    taken. So the node knows how many images wait: it makes up for them, or, where it is too slow
+    for its cameras (see ``pace``), takes the newest only.
 
     When no cloud can be made it publishes nothing and says why on /diagnostics: the policy then
     has no new observation, and the gateway holds the robot.
@@ -43,10 +46,7 @@ class PerceptionNode(AutostartLifecycleNode):
         self._task = declare_task(self)
         self._lockstep = declare_lockstep(self)
         self._realsense = declare_realsense(self, self._task)
-        self._new_maker()  # refuses a task that doesn't fit before anything else
-
-    def _new_maker(self) -> CloudMaker:
-        return CloudMaker(self._task, latest_only=not self._lockstep)
+        CloudMaker(self._task)  # refuses a task that doesn't fit before anything else
 
     def _topic(self, stream: str) -> str:
         return self._task.streams[stream].topic
@@ -56,7 +56,9 @@ class PerceptionNode(AutostartLifecycleNode):
     def setup(self) -> None:
         """Make publishers and subscriptions."""
         task, streams = self._task, self._task.streams
-        self._maker = self._new_maker()
+        self._maker = CloudMaker(task)
+        self._pace = Pace(streams[self._maker.image_streams[0]].rate_hz)
+        self._work_is_due = False
         self._health = Health(task)
         self._last_image_s: dict[str, float] = {}
         self._last_cloud_s = time.monotonic()
@@ -95,8 +97,6 @@ class PerceptionNode(AutostartLifecycleNode):
         qos = qos_for(spec, self._lockstep)
         if spec.type == "geometry_msgs/msg/PoseStamped":
             qos.depth = max(qos.depth, POSE_DEPTH)
-        elif not self._lockstep:
-            qos.depth = IMAGE_DEPTH
         return qos
 
     def start(self) -> None:
@@ -123,22 +123,42 @@ class PerceptionNode(AutostartLifecycleNode):
         is_image = stream in self._maker.image_streams
         if not is_image and stream not in self._maker.other_streams:
             return  # colours that a RealSense gives and the cloud doesn't need
-        if not self.active and is_image:
-            return
-        begin = time.perf_counter()
         if is_image:
+            if not self.active:
+                return
             self._last_image_s[stream] = time.monotonic()
-        outcomes = self._maker.add(stream, message)
-        for outcome in outcomes:
+            if stream == self._maker.image_streams[0]:
+                self._health.saw(message_stamp_ns(message))
+        if refused := self._maker.take(stream, message):
+            self._refuse(refused)
+        if not self._work_is_due:
+            self._work_is_due = True
+            call_soon(self, self._work)
+
+    def _work(self) -> None:
+        """Make the clouds of the images that have come."""
+        self._work_is_due = False
+        if not self.active:
+            return
+        latest_only = not (self._lockstep or self._pace.keeps_up)
+        idle, begin = True, time.perf_counter()
+        for outcome in self._maker.complete(latest_only=latest_only):
+            idle = False
             if isinstance(outcome, Refused):
-                self._health.refused += 1
-                self._diagnostics.report(ERROR, outcome.reason)
-            elif self.active:
+                self._refuse(outcome)
+            else:
                 self._publish(outcome)
-                self._health.count(outcome, (time.perf_counter() - begin) * 1e3)
+                time_s = time.perf_counter() - begin
+                self._pace.add(time_s)
+                self._health.count(outcome, time_s, self.get_clock().now().nanoseconds)
                 self._diagnostics.report(*self._health.verdict(outcome))
-        if is_image and not outcomes and (missing := self._maker.waiting_for_info()):
+            begin = time.perf_counter()
+        if idle and self._maker.has_images and (missing := self._maker.waiting_for_info()):
             self._diagnostics.report(WARN, missing)
+
+    def _refuse(self, refused: Refused) -> None:
+        self._health.refused += 1
+        self._diagnostics.report(ERROR, refused.reason)
 
     def _publish(self, made: Made) -> None:
         frame, result = self._task.base_frame, made.result

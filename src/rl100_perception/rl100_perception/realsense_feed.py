@@ -28,6 +28,9 @@ RETRY_S = 1.0
 SILENCE_S = 1.0
 OPEN_AGAIN_S = 2.5  # so much later that diagnostics, twice a second, have told of the silence
 UNITS_TOLERANCE = 1e-4
+# Images that may wait for the node's thread, as many as of a camera on a topic: the recorder shall
+# get all of them.
+SHOTS = 10
 
 
 def declare_realsense(node: Node, task: Task) -> dict[str, tuple[str, Settings]]:
@@ -97,7 +100,7 @@ class RealSenseFeed:
         self._source, self._settings = source, settings
         self.problem = f"RealSense {source} is being opened"
         self._topic = f"/rl100/cameras/{name}/depth_to_color"
-        self._newest: deque[tuple[Factory, Shot]] = deque(maxlen=1)
+        self._shots: deque[tuple[Factory, Shot]] = deque(maxlen=SHOTS)
         self._ended = threading.Event()
         self._publishers = {
             stream: node.create_publisher(
@@ -149,7 +152,7 @@ class RealSenseFeed:
             shot = camera.wait(0.2)
             if shot is not None:
                 self.problem, last = "", time.monotonic()
-                self._newest.append((factory, shot))
+                self._shots.append((factory, shot))
                 call_soon(self._node, self._hand_over)
                 continue
             silent_s = time.monotonic() - last
@@ -161,9 +164,9 @@ class RealSenseFeed:
     # --- in the node's thread
 
     def _hand_over(self) -> None:
-        if not self._newest or self._ended.is_set():
+        if not self._shots or self._ended.is_set():
             return
-        factory, shot = self._newest.pop()
+        factory, shot = self._shots.popleft()
         seconds, nanoseconds = split_ns(shot.stamp_ns)
         stamp, frame = Time(sec=seconds, nanosec=nanoseconds), self._camera.frame
         if factory is not self._told:
