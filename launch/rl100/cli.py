@@ -143,7 +143,9 @@ def bench(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="learn: folder of the runs, which go on; policy: bundles and plot."),
+        typer.Option(
+            help="learn: folder of the runs, which go on; policy: bundles and plot; all: logs."
+        ),
     ] = None,
     openvino: Annotated[
         Path | None,

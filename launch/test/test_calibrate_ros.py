@@ -167,7 +167,7 @@ def test_a_missing_topic_is_named(graph: Graph, tmp_path: Path) -> None:
     [
         (("--task", "push", "--image", IMAGE), "--mount fixed"),
         (("--mount", "fixed"), "give --task and --image"),
-        (("--from", "nowhere"), r"nowhere/views.yaml: no such file"),
+        (("--from", "nowhere"), r"nowhere: no such folder of views"),
         (("--mount", "fixed", "--task", "push", "--image", IMAGE), "is not a terminal"),
         (("--mount", "fixed", "--marker", "50"), "marker_m must be below square_m"),
     ],

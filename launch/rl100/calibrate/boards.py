@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from rl100_contracts.calibration import Board
-from rl100_contracts.errors import ContractError
 from rl100_contracts.loading import check_output_file
 
 DPI = 600
@@ -22,9 +21,7 @@ def write_board(board: Board, out: Path) -> str:
 
     from rl100_perception.calibration.boards import M_PER_INCH, BoardDetector, page
 
-    check_output_file(out)
-    if out.suffix not in (".pdf", ".png"):
-        raise ContractError(f"{out}: give a name that ends in .pdf or .png")
+    check_output_file(out, ".pdf", ".png")
     drawn = page(BoardDetector(board), DPI)
     height, width = (pixels / DPI * M_PER_INCH for pixels in drawn.shape)
     # Pillow keeps a byte for a pixel; a plotting library would take a gigabyte for such a page.

@@ -210,6 +210,8 @@ def report(calibration: CameraCalibration, out: Path, *, overwrite: bool) -> Non
     turn = ", ".join(f"{value:.5f}" for value in calibration.quaternion_xyzw)
     rejected = f", without {', '.join(calibration.rejected)}" if calibration.rejected else ""
     table = Table(title=f"{out}", title_justify="left", show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for key, value in (
         ("pose", f"{calibration.frame} in {calibration.parent_frame}"),
         ("position [m]", place),

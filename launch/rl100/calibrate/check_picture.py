@@ -44,9 +44,8 @@ def draw_checks(task: Task, height_m: float | None, checks: list[CameraCheck], o
             [low[0], high[0], high[0], low[0], low[0]],
             [low[1], low[1], high[1], high[1], low[1]],
             color="black",
-            label="crop box",
         )
-        row[2].legend(loc="upper right")
+        row[2].set_title("from above, with the crop box")
         row[2].set_aspect("equal")
         row[2].set_xlabel("x [m]")
         row[2].set_ylabel("y [m]")

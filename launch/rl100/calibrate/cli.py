@@ -115,10 +115,12 @@ def camera(
     from rl100.calibrate.camera import from_bag, from_folder, live, report
     from rl100.calibrate.view_taker import Wanted, info_topic
 
-    check_output_file(out)
+    check_output_file(out, ".yaml", ".yml")
     if out.exists() and not overwrite:
         raise ContractError(f"{out}: is there already; --overwrite replaces it")
     shown = _board(kind, columns, rows, square, marker, dictionary)
+    if recorded is not None and not recorded.exists():
+        raise ContractError(f"{recorded}: no such folder of views, and no such bag")
     if recorded is not None and not is_bag(recorded):
         found = from_folder(recorded, mount.value if mount else None, shown, print)
         report(found, out, overwrite=overwrite)
@@ -182,7 +184,7 @@ def check(
         _check_robot(task, tolerance / 1e3)
         return
     if picture is not None:
-        check_output_file(picture)
+        check_output_file(picture, ".png")
     height_m = table / 1e3 if table is not None else None
     loaded = load_task(task)
     checks = check_table(loaded, height_m)

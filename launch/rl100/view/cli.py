@@ -43,9 +43,7 @@ def view(
     window = out is None and at is None and has_display(os.environ) and has_open3d()
     out = out or DEFAULT_PICTURE
     if not window:
-        check_output_file(out)
-        if out.suffix != ".png":
-            raise ContractError(f"{out}: give a name that ends in .png")
+        check_output_file(out, ".png")
     if episode is None:
         if not task:
             raise ContractError("give --task for the live cameras, or the folder of an episode")

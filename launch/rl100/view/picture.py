@@ -25,11 +25,12 @@ def draw(scene: Scene, out: Path) -> None:
     grid = figure.add_gridspec(2, 2, width_ratios=(1.6, 1.0))
     oblique = figure.add_subplot(grid[:, 0], projection="3d")
     heights = scene.sampled[:, 2]
+    label = "for the policy" + (" (colour: height)" if scene.colours is None else "")
     colours: Any = heights if scene.colours is None else scene.colours / 255.0
     step = max(1, len(scene.cropped) // MOST_CROPPED)
     some = scene.cropped[::step]
     oblique.scatter(*some.T, s=4, c=GREY, alpha=0.5, linewidths=0, label="in the crop box")
-    oblique.scatter(*scene.sampled.T, s=10, c=colours, cmap="viridis", label="for the policy")
+    oblique.scatter(*scene.sampled.T, s=10, c=colours, cmap="viridis", label=label)
     for edge in scene.box:
         oblique.plot(*edge.T, color="black", linewidth=0.8)
     for number, (name, edges) in enumerate(scene.cameras.items()):
@@ -41,12 +42,12 @@ def draw(scene: Scene, out: Path) -> None:
         end = np.zeros(3)
         end[axis] = 0.1
         oblique.plot(*np.stack([np.zeros(3), end]).T, color=colour, linewidth=2)
-    oblique.text(0, 0, 0, " base")
+    oblique.text(0, 0, 0.11, "base", ha="center")
     oblique.set_aspect("equal")
     oblique.view_init(elev=28, azim=-60)
     for axis, label in enumerate("xyz"):
         getattr(oblique, f"set_{label}label")(f"{'xyz'[axis]} [m]")
-    oblique.legend(loc="upper left")
+    oblique.legend(loc="upper left", markerscale=2.5)
     for row, (first, second, title) in enumerate(((0, 1, "from above"), (0, 2, "from the side"))):
         flat = figure.add_subplot(grid[row, 1])
         flat.scatter(some[:, first], some[:, second], s=4, c=GREY, linewidths=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from rl100.clouds import Look
 from rl100_contracts.decode import Intrinsics
 from rl100_contracts.observation_spec import CropBox
-from rl100_contracts.task import Task
+from rl100_contracts.task import NANOSECONDS, Task
 from rl100_perception.cloud import Pose
 
 FloatArray = NDArray[np.float64]
@@ -20,6 +21,8 @@ FloatArray = NDArray[np.float64]
 # What the frustum of a camera without intrinsics (a ready cloud) looks like.
 TYPICAL = Intrinsics(640, 480, 600.0, 600.0, 320.0, 240.0)
 FRUSTUM_M = 0.15
+# Stamps before 2001 are not of a clock that knows the date.
+FIRST_DATE_NS = 10**18
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,15 @@ def frustum(pose: Pose, intrinsics: Intrinsics, depth_m: float = FRUSTUM_M) -> F
     return np.array([*rays, *rim])
 
 
+def _when(stamp_ns: int) -> str:
+    """A stamp for people: the date, or seconds where the clock began at 0, as in simulation."""
+    if stamp_ns < FIRST_DATE_NS:
+        return f"t = {stamp_ns / NANOSECONDS:.3f} s"
+    seconds, rest = divmod(stamp_ns, NANOSECONDS)
+    date = datetime.fromtimestamp(seconds, timezone.utc)
+    return f"{date:%Y-%m-%d %H:%M:%S}.{rest // 1_000_000:03d} UTC"
+
+
 def scene_of(task: Task, look: Look) -> Scene:
     """What is drawn of one cloud of a task."""
     result = look.made.result
@@ -76,7 +88,7 @@ def scene_of(task: Task, look: Look) -> Scene:
         name: frustum(pose, look.lenses.get(name, TYPICAL)) for name, pose in look.poses.items()
     }
     title = (
-        f"{task.name}, t = {look.made.stamp_ns / 1e9:.3f} s: {len(result.cropped.xyz)} points in "
+        f"{task.name}, {_when(look.made.stamp_ns)}: {len(result.cropped.xyz)} points in "
         f"the crop box, {len(result.points)} for the policy"
     )
     box = box_edges(task.cloud.crop)

@@ -55,7 +55,7 @@ class Board(StrictModel):
     @model_validator(mode="after")
     def _fits(self) -> Board:
         if self.marker_m >= self.square_m:
-            raise ValueError("marker_m must be below square_m: a marker has a white border")
+            raise ValueError("the marker (marker_m) must be smaller than the square (square_m)")
         if self.kind == "charuco" and min(self.columns, self.rows) < 3:
             raise ValueError("a charuco board needs at least 3 columns and 3 rows")
         return self

@@ -86,6 +86,9 @@ class EpisodeInfo(StrictModel):
 
 def load_episode_info(path: Path) -> EpisodeInfo:
     """Description of the episode in directory ``path``; raises ContractError."""
+    if not (path / INFO_FILE).is_file():
+        why = f"it has no {INFO_FILE}" if path.is_dir() else "there is no such folder"
+        raise ContractError(f"{path}: is no recorded episode: {why}")
     info = load_json_model(EpisodeInfo, path / INFO_FILE)
     if os.sep in info.bag_file or info.bag_file.startswith("."):
         raise ContractError(f"{path / INFO_FILE}: bag_file must be a file name in the same folder")

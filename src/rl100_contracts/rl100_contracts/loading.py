@@ -45,7 +45,7 @@ def describe(error: ValidationError, model: type[BaseModel], source: str) -> str
     unknown = [e for e in error.errors() if e["type"] == "extra_forbidden"]
     problem = (unknown or error.errors())[0]
     location = tuple(problem["loc"])
-    key = ".".join(str(part) for part in location) or "the document"
+    key = ".".join(str(part) for part in location)
     more = len(error.errors()) - 1
     rest = f" (and {more} more)" if more else ""
     if problem["type"] == "extra_forbidden":
@@ -58,7 +58,8 @@ def describe(error: ValidationError, model: type[BaseModel], source: str) -> str
     if problem["type"] == "missing":
         return f"{source}: key '{key}' is missing{rest}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{source}: key '{key}': {message[0].lower()}{message[1:]}{rest}"
+    message = f"{message[0].lower()}{message[1:]}{rest}"
+    return f"{source}: key '{key}': {message}" if key else f"{source}: {message}"
 
 
 def parse_model(model: type[ModelT], data: Any, source: str) -> ModelT:
@@ -105,16 +106,19 @@ def load_json_model(model: type[ModelT], path: Path) -> ModelT:
     return parse_model(model, data, str(path))
 
 
-def check_output_file(path: Path) -> None:
+def check_output_file(path: Path, *endings: str) -> None:
     """For a command to call before minutes of work, not after them.
 
     Raises:
-        ContractError: ``path`` is a folder, or in a folder that is not there.
+        ContractError: ``path`` is a folder, or in a folder that is not there, or its name has none
+            of the ``endings`` (any will do when none is given).
     """
     if not path.absolute().parent.is_dir():
         raise ContractError(f"{path.parent}: no such folder for {path.name}")
     if path.is_dir():
         raise ContractError(f"{path}: is a folder; give the name of a file")
+    if endings and path.suffix not in endings:
+        raise ContractError(f"{path}: give a name that ends in {' or '.join(endings)}")
 
 
 def write_text_atomic(path: Path, text: str) -> None:

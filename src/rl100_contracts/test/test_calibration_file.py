@@ -123,7 +123,10 @@ def test_a_changed_file_is_refused(
         (lambda d: d.update(date="yesterday"), "must be in UTC like"),
         (lambda d: d.update(views=0), "key 'views'"),
         (lambda d: d.update(residual={}), "did you mean 'residuals'"),
-        (lambda d: d["board"].update(marker_m=0.04), "marker_m must be below square_m"),
+        (
+            lambda d: d["board"].update(marker_m=0.04),
+            "the marker (marker_m) must be smaller than the square",
+        ),
         (lambda d: d["board"].update(rows=2), "at least 3 columns and 3 rows"),
     ],
 )

@@ -67,6 +67,15 @@ class _Tables:
         return _Tables(rounded(self.may, 2), rounded(self.sure, -1))
 
 
+def _within(
+    depth: RawDepth, interval: Interval, inside: NDArray[np.bool_], scratch: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Whether each depth lies in its pixel's interval, written to ``inside``; NaN does not."""
+    np.greater_equal(depth, interval[0], out=inside)
+    inside &= np.less_equal(depth, interval[1], out=scratch)
+    return inside
+
+
 class Seen:
     """The points of a view that lie in the crop box; computed for those that are asked for.
 
@@ -99,6 +108,8 @@ class BoxView:
         self._intrinsics: Intrinsics | None = None
         self._rays = np.empty((3, 0), dtype=np.float32)
         self._span = (0, 0)
+        # Kept: memory of this size would go back to the system after each image.
+        self._scratch = np.empty((2, 0), dtype=bool)
         self._tables: dict[str, _Tables] = {}
 
     def crop(self, view: View) -> Seen:
@@ -192,14 +203,13 @@ class BoxView:
         def really(columns: FloatArray, depth: FloatArray) -> NDArray[np.bool_]:
             return self._inside(columns) & (depth >= self._near) & (depth <= self._far)
 
-        # NaN compares as False, so it is left out like a depth out of range.
         depth = flat[first:last]
-        inside = depth >= tables.may[0]
-        inside &= depth <= tables.may[1]
+        inside, scratch = self._scratch
+        _within(depth, tables.may, inside, scratch)
         places = np.flatnonzero(inside) + first
         if len(places) > FEW:
-            sure = (depth >= tables.sure[0]) & (depth <= tables.sure[1])
-            unsure = np.flatnonzero(inside & ~sure)
+            sure = _within(depth, tables.sure, np.empty_like(inside), scratch)
+            unsure = np.flatnonzero(np.greater(inside, sure, out=scratch))
             inside[unsure] = really(*columns_at(unsure + first))
             places = np.flatnonzero(inside) + first
 
@@ -229,6 +239,7 @@ class BoxView:
         seeing = np.flatnonzero(may[0] <= may[1])
         first, last = (seeing[0], seeing[-1] + 1) if len(seeing) else (0, 0)
         self._span = int(first), int(last)
+        self._scratch = np.empty((2, last - first), dtype=bool)
         cut = _Tables(*((low[first:last], high[first:last]) for low, high in (may, sure)))
         self._tables = {"f": cut, "u": cut.whole(self._camera.depth_scale)}
 
