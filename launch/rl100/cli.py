@@ -144,7 +144,7 @@ def bench(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="learn: folder of the runs, which go on; policy: bundles and plot; all: logs."
+            help="Folder of the logs; learn: of the runs, which go on; policy: of bundles and plot."
         ),
     ] = None,
     openvino: Annotated[

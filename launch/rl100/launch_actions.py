@@ -44,6 +44,7 @@ def node_action(spec: NodeSpec) -> LaunchDescriptionEntity:
         executable=spec.executable,
         name=spec.name,
         # Typed, because launch reads text such as "1e3" as a number otherwise.
+        arguments=list(spec.words),
         parameters=[{k: ParameterValue(v, value_type=type(v)) for k, v in spec.parameters.items()}],
         additional_env=node_environment(spec),
         output="both",

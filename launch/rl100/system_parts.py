@@ -21,7 +21,9 @@ class NodeSpec:
 
     ``respawn``: started again when it ends. ``required``: the system ends with it.
     ``needs_terminal``: it reads keys, so a person starts it in a terminal of its own.
-    ``environment``: variables set for this process unless the user set them.
+    ``environment``: variables set for this process unless the user set them. ``words``: on its
+    command line before those of ROS. ``own``: of this stack, so that it answers Ctrl-C as all of
+    its nodes do.
     """
 
     package: str
@@ -33,6 +35,8 @@ class NodeSpec:
     required: bool = False
     needs_terminal: bool = False
     environment: Mapping[str, str] = field(default_factory=lambda: dict(QUIET_MATHS))
+    words: tuple[str, ...] = ()
+    own: bool = True
 
 
 @dataclass(frozen=True)

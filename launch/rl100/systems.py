@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rl100.system_parts import NodeSpec, System, SystemArgument, Value, suggestion
 from rl100.task_needs import observes_cloud
+from rl100.viewer import RVIZ, check_viewer, viewer
 from rl100_contracts.errors import ContractError
 
 TASK = SystemArgument("task", "built-in task or path of a task file", "push")
@@ -163,6 +164,7 @@ def _deploy(values: dict[str, Value]) -> list[NodeSpec]:
         _gateway(values, str(values["mode"])),
         policy,
         *_helper(values),
+        *viewer(values),
     ]
 
 
@@ -180,6 +182,7 @@ def _record(values: dict[str, Value]) -> list[NodeSpec]:
         _recorder(values),
         _teleop(values, device),
         *_labeller(values, _chosen_labeller(values, scripted=device == "scripted")),
+        *viewer(values),
     ]
 
 
@@ -192,6 +195,7 @@ def _rollout(values: dict[str, Value]) -> list[NodeSpec]:
         _policy({**values, "sampler": "k_step"}, stochastic=True),
         *_helper(values),
         *_labeller(values, _chosen_labeller(values, scripted=bool(values["sim"]))),
+        *viewer(values),
     ]
 
 
@@ -226,7 +230,7 @@ def _demo(values: dict[str, Value]) -> list[NodeSpec]:
     return _all_needed([*_lockstep_graph(values), *extra])
 
 
-_COMMON = (TASK, SIM, LOCKSTEP, SEED, RESPAWN, REALSENSE)
+_COMMON = (TASK, SIM, LOCKSTEP, SEED, RESPAWN, REALSENSE, RVIZ)
 _LOCKSTEP = (
     TASK,
     SEED,
@@ -381,6 +385,7 @@ def preflight(system: str, arguments: Mapping[str, Value] | None = None) -> list
         ContractError: also when the task or the bundle is not usable.
     """
     nodes = describe(system, arguments)
+    check_viewer(nodes)
     try:
         from rl100_contracts.bundle import verify_bundle
         from rl100_contracts.task import load_task

@@ -66,16 +66,17 @@ def parameter_text(value: Value) -> str:
 def command_line(spec: NodeSpec, executable: Path | str | None = None) -> list[str]:
     """The command that starts a node."""
     program = str(executable if executable is not None else find_executable(spec))
-    command = [program, "--ros-args", "-r", f"__node:={spec.name}"]
+    command = [program, *spec.words, "--ros-args", "-r", f"__node:={spec.name}"]
     for key, value in spec.parameters.items():
         command += ["-p", f"{key}:={parameter_text(value)}"]
     return command
 
 
-def die_with_parent(parent: int) -> Callable[[], None] | None:
+def die_with_parent(parent: int, *, own: bool) -> Callable[[], None] | None:
     """A function for the child that makes it die with its parent, even after kill -9 (Linux).
 
-    It also holds back a Ctrl-C until the node answers it (``run_node``): not while it imports.
+    In a node of ours (``own``) it also holds back a Ctrl-C until the node answers it
+    (``run_node``): not while it imports.
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -83,7 +84,8 @@ def die_with_parent(parent: int) -> Callable[[], None] | None:
 
     def ask() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        if own:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         if os.getppid() != parent:  # it died before the request
             os._exit(1)
 
@@ -130,7 +132,7 @@ class NodeProcess:
             text=True,
             errors="replace",
             start_new_session=True,
-            preexec_fn=die_with_parent(os.getpid()),
+            preexec_fn=die_with_parent(os.getpid(), own=self.spec.own),
         )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()

@@ -2,7 +2,8 @@
 
 A fake node writes ``<out>/<name>.json`` (its arguments, environment and process id) and then
 does what the variable ``FAKE_<name>`` says: wait for Ctrl-C (default), ``exit:N``, ``deaf`` (ignore
-SIGINT and SIGTERM) or ``parent`` (start a child that outlives SIGINT).
+SIGINT and SIGTERM), ``parent`` (start a child that outlives SIGINT) or ``plain`` (a program that
+doesn't know that Ctrl-C is held back at its start).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ does = os.environ.get("FAKE_" + name, "")
 signal.signal(signal.SIGINT, signal.SIG_IGN if does == "deaf" else signal.default_int_handler)
 if does == "deaf":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # as run_node does it
+if does != "plain":
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # as run_node does it
 child = None
 if does == "parent":
     code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(120)"
@@ -59,6 +61,7 @@ EXECUTABLES = {
     "rl100_teleop": ("recorder", "teleop_keyboard", "teleop_joy"),
     "rl100_reward_keyboard": ("reward_keyboard",),
     "rl100_trainer": ("trainer_node",),
+    "rviz2": ("rviz2",),
 }
 
 

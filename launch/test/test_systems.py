@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -38,6 +39,25 @@ def test_each_system_has_its_nodes() -> None:
     assert names("train") == ["trainer"]
     assert names("deploy", device="joy", **BUNDLE)[-1] == "teleop"
     assert "teleop" in names("rollout", device="keyboard", **BUNDLE)
+
+
+def test_rviz_comes_with_its_layout_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "rviz2" not in names("record")
+    for system, more in (("record", {}), ("deploy", BUNDLE), ("rollout", BUNDLE)):
+        spec = describe(system, {"rviz": "true", **more})[-1]
+        program, option, layout, *ros = command_line(spec, "rviz2")
+        assert (program, option, ros[0]) == ("rviz2", "-d", "--ros-args")
+        assert Path(layout).name == "rl100.rviz" and Path(layout).is_file()
+        assert not spec.required and not spec.respawn  # closing its window ends nothing
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    with pytest.raises(ContractError, match=r"^rviz:=true: RViz \(rviz2\) is not in the ROS 2"):
+        preflight("record", {"rviz": "true"})
+    program_file = tmp_path / "lib" / "rviz2" / "rviz2"
+    program_file.parent.mkdir(parents=True)
+    program_file.touch(mode=0o755)
+    assert preflight("record", {"rviz": "true"})[-1].name == "rviz2"
 
 
 def test_a_task_without_a_cloud_needs_no_perception() -> None:

@@ -58,6 +58,20 @@ def test_ctrl_c_ends_every_process(tmp_path: Path) -> None:
     assert out.count("goodbye") == len(NAMES)
 
 
+def test_a_viewer_that_is_closed_ends_nothing_and_ctrl_c_ends_it_too(tmp_path: Path) -> None:
+    for does in ("exit:0", "plain"):
+        folder = tmp_path / does.replace(":", "")
+        folder.mkdir()
+        process = up(folder, "rviz:=true", rviz2=does)
+        nodes = wait_nodes(folder, [*NAMES, "rviz2"])
+        assert nodes["rviz2"]["words"][0] == "-d"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert left_over(folder) == []
+        assert out.count("goodbye") == len(NAMES) + (does == "plain")
+
+
 def test_kill_9_leaves_no_process_behind(tmp_path: Path) -> None:
     process = up(tmp_path)
     wait_nodes(tmp_path, NAMES)

@@ -1,4 +1,4 @@
-"""Whether a node is fast enough for its cameras, so that images that had to wait can be made up for.
+"""Whether a node is fast enough for its cameras to make up for images that had to wait.
 
 A process that the scheduler stops for a moment finds several images when it goes on. Where a cloud
 takes much less than a camera's period, all of them become clouds and the newest is hardly later. A
