@@ -20,7 +20,7 @@ import yaml
 
 from rl100.environment import common_environment, find_executable, node_environment
 from rl100.system_parts import NodeSpec, Value
-from rl100_contracts.errors import ContractError
+from rl100_contracts.errors import MISTAKE, ContractError
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 PLAIN = re.compile(r"^[A-Za-z_./~][A-Za-z0-9_./~+@-]*$")
@@ -267,15 +267,20 @@ class RunningSystem:
             if process.restart_at is not None:
                 if now >= process.restart_at:
                     process.start(self._environment)
-            elif not process.spec.respawn:
+            elif not process.spec.respawn or self._refused_its_start(process, now):
                 process.ended_for_good = True
-                if process.spec.required:
+                if process.spec.required or process.spec.respawn:
                     self.failure = process
                 else:
                     self._sink(process.spec.name, f"[rl100] {process.how_it_ended()}")
             else:
                 self._plan_restart(process, now)
         return self.failure
+
+    def _refused_its_start(self, process: NodeProcess, now: float) -> bool:
+        """Whether a mistake of the user's ended it at its first start: it would do so again."""
+        young = process.restarts == 0 and now - process.started_at < self._restarts.calm_s
+        return young and process.exit_code == MISTAKE
 
     def _plan_restart(self, process: NodeProcess, now: float) -> None:
         policy = self._restarts

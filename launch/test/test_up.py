@@ -90,6 +90,15 @@ def test_a_node_that_the_system_needs_ends_it_with_its_status(tmp_path: Path) ->
     assert left_over(tmp_path) == []
 
 
+def test_a_node_that_refuses_its_parameters_is_not_restarted(tmp_path: Path) -> None:
+    process = up(tmp_path, rl100_perception="exit:2")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "the last words of rl100_perception" in err
+    assert "restart" not in out + err and "Traceback" not in err
+    assert left_over(tmp_path) == []
+
+
 def test_nodes_get_the_quiet_maths_settings_and_the_dds_profile(fakes: Path) -> None:
     env = fake_environment(fakes)
     for key in ("OMP_NUM_THREADS", "FASTRTPS_DEFAULT_PROFILES_FILE"):

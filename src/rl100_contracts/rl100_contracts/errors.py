@@ -15,7 +15,11 @@ class Interrupted(Exception):
     """Work was interrupted on purpose (Ctrl-C or SIGTERM); the text says what was kept."""
 
 
-def fail(message: str, code: int = 2) -> NoReturn:
+#: Exit status after a mistake that the user can mend.
+MISTAKE = 2
+
+
+def fail(message: str, code: int = MISTAKE) -> NoReturn:
     """Print one sentence on standard error and leave with a non-zero exit status."""
     print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
