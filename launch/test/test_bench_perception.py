@@ -60,12 +60,14 @@ def test_the_images_are_different() -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("cameras", [1, 2])
 def test_frames_go_through_the_node(tmp_path: Path, cameras: int) -> None:
-    from rl100.bench.perception.live import flow
+    from rl100.bench.perception.live import COUNTS, flow
 
     done: list[float] = []
     found = flow(bench_task(cameras=cameras, rate_hz=10.0), 10.0, 1.5, tmp_path, done.append)
     assert found.sent == 15 and sum(done) == pytest.approx(1.5)
-    assert 0 < found.received == len(found.times_ms) <= found.sent
+    assert found.times_ms and len(found.times_ms) + len(found.dropped_s) == found.sent
+    assert set(found.counted) == set(COUNTS)
+    assert all(0.0 <= at_s < 2.0 for at_s in found.dropped_s)
     assert all(0.0 < ms < 2000.0 for ms in found.times_ms)
 
 

@@ -169,7 +169,7 @@ def test_a_missing_topic_is_named(graph: Graph, tmp_path: Path) -> None:
         (("--mount", "fixed"), "give --task and --image"),
         (("--from", "nowhere"), r"nowhere: no such folder of views"),
         (("--mount", "fixed", "--task", "push", "--image", IMAGE), "is not a terminal"),
-        (("--mount", "fixed", "--marker", "50"), "marker_m must be below square_m"),
+        (("--mount", "fixed", "--marker", "50"), "must be smaller than the square"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
@@ -31,15 +32,25 @@ WARM_UP = 15
 IMAGES = 8
 # The second camera sends so long after the first, as a share of the period.
 PHASE = 0.3
+# What the node says of images that became no cloud.
+COUNTS = ("frames lost before perception", "images lost in perception", "images without a cloud")
 
 
 @dataclass(frozen=True)
 class Flow:
-    """What came of a run: images sent, clouds received, and how long each took, ms."""
+    """What came of a run.
+
+    Attributes:
+        sent: sets of images.
+        times_ms: how long each took that became a cloud, ms.
+        dropped_s: when those were sent that did not, s after the first one.
+        counted: what the node itself says of lost images, from /diagnostics.
+    """
 
     sent: int
-    received: int
     times_ms: list[float]
+    dropped_s: list[float]
+    counted: dict[str, str]
 
 
 class _Camera:
@@ -117,9 +128,15 @@ class _Run:
         self._topics = [cloud.topic, *(t for camera in self._cameras for t in camera.topics)]
         qos = qos_for(cloud, False)
         wire.node.create_subscription(PointCloud2, cloud.topic, self._on_cloud, qos)
+        self._counted: dict[str, str] = {}
+        wire.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_health, 10)
 
     def _on_cloud(self, message: PointCloud2) -> None:
         self._arrived[message_stamp_ns(message)] = time.time_ns()
+
+    def _on_health(self, message: DiagnosticArray) -> None:
+        values = {pair.key: pair.value for status in message.status for pair in status.values}
+        self._counted = {key: values[key] for key in COUNTS if key in values}
 
     def connect(self) -> None:
         """Wait until the node and this process know each other."""
@@ -157,4 +174,6 @@ class _Run:
         self._wait_until(time.perf_counter() + 1.0)
         came = [stamp for stamp in sent if stamp in self._arrived]
         times = [(self._arrived[stamp] - sent[stamp]) * 1e-6 for stamp in came]
-        return Flow(len(sent), len(came), times)
+        start = min(sent)
+        dropped = [(stamp - start) * 1e-9 for stamp in sent if stamp not in self._arrived]
+        return Flow(len(sent), times, dropped, self._counted)

@@ -99,8 +99,14 @@ def run(options: Options) -> list[Figure]:
             task = bench_task(cameras=cameras, rate_hz=rate)
             with parts.part(f"node, {cameras} x {rate:g} Hz", plan.seconds) as step:
                 found = flow(task, rate, plan.seconds, options.folder / "log", step)
-            dropped = float(found.sent - found.received)
+            dropped = float(len(found.dropped_s))
             note = f"of {found.sent} sent over {plan.seconds:g} s through the node and DDS"
+            if found.dropped_s:
+                own = ", ".join(f"{key} {value}" for key, value in found.counted.items())
+                note += (
+                    f"; between {min(found.dropped_s):.0f} and {max(found.dropped_s):.0f} s after "
+                    f"the first; the node counts from its start: {own or 'nothing'}"
+                )
             figures.append(
                 Figure(
                     f"dropped_frames_{name}",
