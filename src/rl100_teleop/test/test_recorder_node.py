@@ -1,5 +1,6 @@
 """Pins the recorder as a process: what it records from another process is whole and labelled, it
-names a missing topic, ends cleanly on signals with the episode kept, and survives kill -9.
+names a missing topic, waits for publishers that have not found it, ends cleanly on signals with
+the episode kept, and survives kill -9.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from rl100_contracts.task import NANOSECONDS, load_task  # noqa: E402
 from rl100_msgs.msg import EpisodeEvent, RewardEvent  # noqa: E402
 from rl100_msgs.srv import StartEpisode, StopEpisode  # noqa: E402
 from rl100_node.qos import command_qos, episode_qos  # noqa: E402
+from rl100_teleop.recorder.publishers import Publishers  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
@@ -137,6 +139,35 @@ def graph(domain: None, tmp_path: Path) -> Iterator[Graph]:
             process.kill()
         process.communicate()
     made.node.destroy_node()
+
+
+def test_a_publisher_is_a_stranger_until_it_answers_or_is_heard(domain: None) -> None:
+    talker, listener = rclpy.create_node("talker"), rclpy.create_node("listener")
+    talker.create_publisher(RewardEvent, "/said", command_qos())
+    listener.create_subscription(RewardEvent, "/said", lambda _: None, command_qos())
+    heard: list[str] = []
+    publishers = Publishers(listener, ["/said"], heard.__contains__)
+    executor = rclpy.executors.SingleThreadedExecutor()
+    executor.add_node(listener)
+
+    def until(name: str) -> None:
+        end = time.monotonic() + 30.0
+        while publishers.stranger() != name:
+            assert time.monotonic() < end, publishers.stranger()
+            executor.spin_once(0.05)
+
+    until("/talker")  # that nobody spins: it can't answer
+    for _ in range(20):
+        executor.spin_once(0.05)
+    assert publishers.stranger() == "/talker"
+    heard.append("/said")
+    assert publishers.stranger() == ""
+    heard.clear()
+    executor.add_node(talker)
+    until("")
+    executor.shutdown()
+    for node in (talker, listener):
+        node.destroy_node()
 
 
 def test_records_labels_and_stays_ready(graph: Graph) -> None:
