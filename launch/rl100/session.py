@@ -251,18 +251,11 @@ class Session:
         if not reset.success:
             raise ContractError(f"the simulator cannot reset: {reset.message}")
         first_ns = stamp_to_ns(reset.stamp)
-        self._moved = time.monotonic()
-
-        def over() -> bool:
-            stands = not self._connected and time.monotonic() - self._moved > STALLED_S
-            return stands or self._verdict(first_ns) is not None
-
-        what = "verdict on the episode (is a labeller running?)"
-        self._spin(over, timeout_s)
-        given = self._verdict(first_ns)
+        given = self._wait_verdict(first_ns, timeout_s)
         if given is None:
             if record:
                 self._discard(episode_id)
+            what = "verdict on the episode (is a labeller running?)"
             raise NoVerdict(f"no {what} within {time.monotonic() - started:.0f} s")
         self._connected = True
         wall_s = time.monotonic() - started
@@ -277,9 +270,22 @@ class Session:
             ended.message if ended else "",
         )
 
-    def _verdict(self, first_ns: int) -> RewardEvent | None:
-        """The verdict on the episode that began at ``first_ns``, once it has come."""
-        return next((v for v in self._verdicts if message_stamp_ns(v) >= first_ns), None)
+    def _wait_verdict(self, first_ns: int, timeout_s: float) -> RewardEvent | None:
+        """The verdict on the episode that began at ``first_ns``; None: not in time.
+
+        While nodes may not have found each other, a world that stands still is not waited for.
+        """
+        self._moved = time.monotonic()
+
+        def verdict() -> RewardEvent | None:
+            return next((v for v in self._verdicts if message_stamp_ns(v) >= first_ns), None)
+
+        def over() -> bool:
+            stands = not self._connected and time.monotonic() - self._moved > STALLED_S
+            return stands or verdict() is not None
+
+        self._spin(over, timeout_s)
+        return verdict()
 
     def _warm_up(self, seed: int) -> None:
         """Reset until an episode goes on, and let it end; nothing of it is recorded.
@@ -290,15 +296,8 @@ class Session:
         """
         for _ in range(FIRST_ATTEMPTS):
             reset = self.call(ResetWorld, "/rl100_sim/reset", ResetWorld.Request(seed=seed))
-            goal, first_ns = self._steps + WARM_UP_STEPS, stamp_to_ns(reset.stamp)
-            self._moved = time.monotonic()
-            self._spin(
-                lambda: (
-                    self._verdict(first_ns) is not None  # noqa: B023
-                    or time.monotonic() - self._moved > STALLED_S
-                ),
-                FIRST_PATIENCE_S,
-            )
+            goal = self._steps + WARM_UP_STEPS
+            self._wait_verdict(stamp_to_ns(reset.stamp), FIRST_PATIENCE_S)
             if self._steps >= goal:
                 return
 

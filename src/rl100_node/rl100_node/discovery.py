@@ -16,6 +16,7 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.task import Future
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 #: Handles messages for at most so many seconds.
 Spin = Callable[[float], object]
@@ -30,10 +31,13 @@ def nodes_on_topic(node: Node, topic: str) -> set[str]:
     Empty while there are none, or one whose name is still to come (soon after it was found).
     """
     ends = node.get_publishers_info_by_topic(topic) + node.get_subscriptions_info_by_topic(topic)
+    return (node_names(ends) or set()) - {node.get_fully_qualified_name()}
+
+
+def node_names(ends: Iterable[TopicEndpointInfo]) -> set[str] | None:
+    """Full names of the nodes that endpoints belong to; None while one is still to come."""
     names = {f"{end.node_namespace.rstrip('/')}/{end.node_name}" for end in ends}
-    if any("UNKNOWN" in name for name in names):
-        return set()
-    return names - {node.get_fully_qualified_name()}
+    return None if any("UNKNOWN" in name for name in names) else names
 
 
 def nodes_that_serve(node: Node, service: str) -> set[str]:

@@ -23,7 +23,7 @@ from rl100.up import RunningSystem
 from rl100_contracts.decode import message_stamp_ns, split_ns
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
-from rl100_node.discovery import nodes_on_topic, wait_until_known
+from rl100_node.discovery import introduce
 from rl100_node.qos import qos_for
 from rl100_sim.world import ImageSize, camera_model
 
@@ -140,16 +140,13 @@ class _Run:
 
     def connect(self) -> None:
         """Wait until the node and this process know each other."""
-        end = time.monotonic() + START_TIMEOUT_S
-        while not all(nodes_on_topic(self._wire.node, topic) for topic in self._topics):
-            self._check()
-            if time.monotonic() > end:
-                raise ContractError("the perception node did not come up: see its log")
-            self._wire.spin_once(0.05)
-        names = {n for topic in self._topics for n in nodes_on_topic(self._wire.node, topic)}
-        silent = wait_until_known(self._wire.node, names, self._wire.spin_once, START_TIMEOUT_S)
-        if silent:
-            raise ContractError(f"{min(silent)} does not answer: see its log")
+        missing = introduce(self._wire.node, self._topics, self._spin_once, START_TIMEOUT_S)
+        if missing:
+            raise ContractError(f"the perception node did not come up ({missing}): see its log")
+
+    def _spin_once(self, seconds: float) -> None:
+        self._check()
+        self._wire.spin_once(seconds)
 
     def _wait_until(self, when: float) -> None:
         while (left := when - time.perf_counter()) > 0:

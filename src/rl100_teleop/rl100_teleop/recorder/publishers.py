@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rclpy.node import Node
 
-from rl100_node.discovery import Question
+from rl100_node.discovery import Question, node_names
 
 
 class Publishers:
@@ -26,14 +26,15 @@ class Publishers:
         self._asked: dict[str, Question] = {}
 
     def stranger(self) -> str:
-        """Name of a node that publishes one of the topics and has not answered; empty: none."""
+        """A node that publishes one of the topics and has not answered, or the topic where its
+        name is still to come; empty: none."""
         for topic in self._topics:
             if self._heard(topic):
                 continue
-            for end in self._node.get_publishers_info_by_topic(topic):
-                if "UNKNOWN" in end.node_name:  # its name is still to come
-                    return topic
-                name = f"{end.node_namespace.rstrip('/')}/{end.node_name}"
+            names = node_names(self._node.get_publishers_info_by_topic(topic))
+            if names is None:
+                return topic
+            for name in sorted(names):
                 if name not in self._asked:
                     self._asked[name] = Question(self._node, name)
                 if not self._asked[name].answered():
