@@ -9,6 +9,11 @@ from rl100.metaworld.tasks import MAX_STEPS, PERIOD_NS, canonical_name
 from rl100.metaworld.world import ACTION_DIM
 from rl100_trainer.spec import PolicySpec
 
+TOOL = (0, 1, 2)
+#: Of Meta-World's state: the objects, and the hand and the first of them one step before.
+OBJECTS = ((4, 5, 6), (11, 12, 13), (18, 19, 20), (22, 23, 24))
+TOOL_STEP = 0.01  # m that an action of 1 moves the hand's target
+
 
 @dataclass(frozen=True)
 class MetaWorldFactory:
@@ -49,7 +54,11 @@ class MetaWorldFactory:
             action_low=(-1.0,) * ACTION_DIM,
             action_high=(1.0,) * ACTION_DIM,
             action_is_delta=True,
-            relative_to=(0, 1, 2) if points else (),
+            relative_to=TOOL if points else (),
+            tool_step=TOOL_STEP,
+            tool=TOOL,
+            objects=() if points else OBJECTS,
+            goal=(4, 5, 6) if points else (36, 37, 38),
         )
 
 

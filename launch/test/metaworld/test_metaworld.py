@@ -218,3 +218,19 @@ def test_learning_problems_by_name() -> None:
     assert problem_named("metaworld:reach").task.spec.num_points == 0
     with pytest.raises(ContractError, match="'image': give state or cloud"):
         problem_named("metaworld:reach:image")
+
+
+def test_what_critics_compare_are_the_hand_the_object_and_the_goal() -> None:
+    """The indices of the shapes, against the simulator's own positions, and an action's reach."""
+    factory = make_metaworld("push", "state", 4, 1)
+    spec, env = factory.spec, factory()
+    env.reset(seed=3)
+    before = env.world.data.mocap_pos[0].copy()
+    env.step(np.tile(np.float32([0.5, -0.5, 0.25, 0.0]), (4, 1)))
+    moved = env.world.data.mocap_pos[0] - before
+    np.testing.assert_allclose(moved, 4 * spec.tool_step * np.array([0.5, -0.5, 0.25]), atol=1e-6)
+    state, data = env.world.state, env.world.data
+    np.testing.assert_allclose(state[list(spec.tool)], data.body("hand").xpos, atol=1e-6)
+    np.testing.assert_allclose(state[list(spec.objects[0])], data.geom("objGeom").xpos, atol=1e-6)
+    goal = env.world.model.site("goal").pos
+    np.testing.assert_allclose(state[list(spec.goal)], goal, atol=1e-6)

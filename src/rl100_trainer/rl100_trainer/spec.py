@@ -13,7 +13,11 @@ class PolicySpec:
 
     ``num_points`` 0: the policy sees no cloud. ``image_shape``: height and width of the colour
     image that it sees; None: it sees none. ``relative_to``: indices of the state that hold the
-    tool's position. ``moves_tool``: actions are steps of that position, axis by axis.
+    tool's position, to which points are taken. ``tool_step``: m that one unit of the action's first
+    values moves the tool, axis by axis; 0: they do something else.
+
+    Where the state itself holds positions (x, y, z, in m), critics see them relative to each other:
+    ``tool``, ``goal`` and ``objects`` are the indices of them; empty: unknown.
     """
 
     n_obs_steps: int
@@ -24,7 +28,10 @@ class PolicySpec:
     action_high: tuple[float, ...]
     action_is_delta: bool
     relative_to: tuple[int, ...] = ()
-    moves_tool: bool = False
+    tool_step: float = 0.0
+    tool: tuple[int, ...] = ()
+    objects: tuple[tuple[int, int, int], ...] = ()
+    goal: tuple[int, ...] = ()
     image_shape: tuple[int, int] | None = None
 
     @property
@@ -46,6 +53,11 @@ class PolicySpec:
         }
 
     @property
+    def has_geometry(self) -> bool:
+        """Whether the state holds positions that are worth comparing."""
+        return bool(self.tool and (self.objects or self.goal))
+
+    @property
     def point_dim(self) -> int:
         """Features of one point: xyz, and its coordinates relative to the tool."""
         return 3 + len(self.relative_to)
@@ -56,6 +68,7 @@ class PolicySpec:
         observed = task.observation
         relative_to = tuple(observed.cloud.relative_to) if observed.cloud else ()
         action = task.action
+        follows = action.space == "delta_tool_position" and len(relative_to) == action.dim
         return PolicySpec(
             n_obs_steps=task.control.n_obs_steps,
             state_dim=observed.state_dim,
@@ -65,6 +78,6 @@ class PolicySpec:
             action_high=tuple(task.action.high),
             action_is_delta=task.action.is_delta,
             relative_to=relative_to,
-            moves_tool=action.space == "delta_tool_position" and len(relative_to) == action.dim,
+            tool_step=1.0 if follows else 0.0,
             image_shape=observed.image_shape,
         )

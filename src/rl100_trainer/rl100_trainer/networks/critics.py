@@ -2,7 +2,8 @@
 
 What decides whether a policy improves is that a critic ranks actions *within* a state. So each
 point carries its position relative to the tool and, for Q, relative to where the action chunk
-takes the tool: contact is then a matter of small coordinates and not of large differences.
+takes the tool: contact is then a matter of small coordinates and not of large differences. Without
+a cloud the positions in the state are compared in the same way (``geometry.py``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from rl100_trainer.networks.blocks import mlp
 from rl100_trainer.networks.encoder import PointEncoder
+from rl100_trainer.networks.geometry import relative_geometry
+from rl100_trainer.networks.geometry import width as geometry_width
 from rl100_trainer.networks.images import SmallImageEncoder, channels_first
 from rl100_trainer.networks.normaliser import Normaliser
 from rl100_trainer.spec import PolicySpec
@@ -34,7 +37,7 @@ class Critic(nn.Module):
         super().__init__()
         self._spec = spec
         self._with_action = with_action
-        self._follows = with_action and spec.moves_tool
+        self._follows = with_action and spec.tool_step > 0.0
         # Shared with the policy, whose weights it belongs to: not a submodule of the critic.
         self._normaliser = [normaliser]
         axes = len(spec.relative_to)
@@ -46,20 +49,26 @@ class Critic(nn.Module):
         if spec.image_shape is not None:
             self.image = SmallImageEncoder(spec.image_shape, FEATURES)
             width += FEATURES
+        if spec.has_geometry:
+            width += geometry_width(spec, 3 if self._follows else 1)
         if with_action:
             width += spec.n_action_steps * spec.action_dim
         self.head = mlp([width, HIDDEN, HIDDEN, 1], norm=True)
 
-    def _points(self, state: Tensor, cloud: Tensor, actions: Tensor | None) -> Tensor:
+    def _moves(self, actions: Tensor | None) -> Tensor | None:
+        """Where half the chunk and all of it take the tool, m: (B, 2, axes)."""
+        if not self._follows or actions is None:
+            return None
+        moves = self._normaliser[0].physical_action(actions).cumsum(dim=1) * self._spec.tool_step
+        return moves[:, [moves.shape[1] // 2, moves.shape[1] - 1]]
+
+    def _points(self, state: Tensor, cloud: Tensor, moves: Tensor | None) -> Tensor:
         normaliser = self._normaliser[0]
         cloud = cloud[:, :POINTS]
         features = [normaliser.points(state, cloud)]
-        if self._follows and actions is not None:
-            moves = normaliser.physical_action(actions).cumsum(dim=1)
-            scale = normaliser.relative_scale
-            for index in (moves.shape[1] // 2, moves.shape[1] - 1):
-                moved = moves[:, index] / scale
-                features.append(features[0][..., 3:] - moved.unsqueeze(1))
+        if moves is not None:
+            moved = moves[..., : len(self._spec.relative_to)] / normaliser.relative_scale
+            features += [features[0][..., 3:] - moved[:, [index]] for index in (0, 1)]
         return torch.cat(features, dim=-1)
 
     def forward(
@@ -73,8 +82,12 @@ class Critic(nn.Module):
         """Values (B,)."""
         normaliser = self._normaliser[0]
         parts = [normaliser.state(states).flatten(1), times.unsqueeze(1)]
+        moves = self._moves(actions)
+        if self._spec.has_geometry:
+            steps = None if moves is None else moves[..., :3]
+            parts.append(relative_geometry(self._spec, states[:, -1], steps))
         if self._spec.num_points:
-            parts.append(self.cloud(self._points(states[:, -1], clouds[:, -1], actions)).relu())
+            parts.append(self.cloud(self._points(states[:, -1], clouds[:, -1], moves)).relu())
         if self._spec.image_shape is not None:
             parts.append(self.image(channels_first(images[:, -1])).relu())
         if self._with_action:
