@@ -32,6 +32,7 @@ from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
 from rl100_trainer.checkpoint import save_tensors
 from rl100_trainer.config import TrainConfig
+from rl100_trainer.networks.gathered import with_gathered_convolutions
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.spec import PolicySpec
 
@@ -130,6 +131,7 @@ def no_observations(spec: PolicySpec, batch: int) -> dict[str, Tensor]:
 def export_graphs(policy: DiffusionPolicy, folder: Path) -> None:
     """Write policy.onnx and denoiser.onnx; the policy must be on the CPU."""
     policy.eval()
+    policy = with_gathered_convolutions(policy)
     inputs = example_inputs(policy, 2)
     names = [*observed_names(policy.spec), "noise"]
     with torch.no_grad():
