@@ -27,6 +27,11 @@ def imitation_only(learning: Learning, seeds: Sequence[int]) -> dict[str, int]:
     episodes = training.episodes(training.iterations)
     successes = {}
     for kind in KINDS:
+        if kind == learning.config.offline.imitate and kind != "weighted":
+            # The last iteration has done just that.
+            done = f"{folder.name}/imitate/bundle"
+            successes[f"imitation_{kind}_success"] = _successes(learning, done, seeds)
+            continue
         plan = imitation_plan(
             learning.config,
             kind,
@@ -47,6 +52,9 @@ def imitation_only(learning: Learning, seeds: Sequence[int]) -> dict[str, int]:
             progress=learning.progress,
             stop=learning.stop,
         )
-        outcomes = learning.evaluate(f"{name}/bundle", "k_step", seeds)
-        successes[f"{name}_success"] = int(outcomes.success.sum())
+        successes[f"{name}_success"] = _successes(learning, f"{name}/bundle", seeds)
     return successes
+
+
+def _successes(learning: Learning, folder: str, seeds: Sequence[int]) -> int:
+    return int(learning.evaluate(folder, "k_step", seeds).success.sum())

@@ -139,7 +139,10 @@ class CriticConfig(StrictModel):
     expectile: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.7, description="IQL: the expectile that V takes of Q"
     )
-    steps: Count = Field(default=1000, description="optimiser steps of each offline iteration")
+    monte_carlo: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.5, description="weight of the recorded return in Q's target; 0: IQL as published"
+    )
+    steps: Count = Field(default=2000, description="optimiser steps of each offline iteration")
 
 
 class OfflineConfig(StrictModel):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rl100_trainer.rl.iql import expectile_loss, iql_losses, polyak, td_target
+from rl100_trainer.rl.iql import expectile_loss, iql_losses, mixed_target, polyak, td_target
 
 
 def expectile(values: torch.Tensor, level: float) -> float:
@@ -51,6 +51,15 @@ def test_a_terminal_step_has_no_next_value() -> None:
         torch.tensor([1.0, 2.0]), torch.tensor([0.9, 0.0]), torch.tensor([10.0, math.nan])
     )
     torch.testing.assert_close(target, torch.tensor([10.0, 2.0]))
+
+
+def test_the_recorded_return_mixes_in_by_its_weight() -> None:
+    bootstrapped, recorded = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.5])
+    for weight, wanted in ((0.0, [1.0, 0.0]), (0.25, [0.75, 0.125]), (1.0, [0.0, 0.5])):
+        mixed = mixed_target(bootstrapped, recorded, weight)
+        torch.testing.assert_close(mixed, torch.tensor(wanted))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        mixed_target(bootstrapped, recorded, 1.5)
 
 
 def test_losses_and_where_gradients_go() -> None:

@@ -11,7 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl100_trainer.rl.returns import bootstrap_discounts, chunk_returns, generalised_advantages
+from rl100_trainer.rl.returns import (
+    bootstrap_discounts,
+    chunk_returns,
+    generalised_advantages,
+    returns_to_go,
+)
 
 lengths = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 
@@ -60,6 +65,21 @@ def test_chunks_chained_by_their_bootstrap_give_the_whole_return(
         t += int(steps[t])
     whole = sum(discount**t * float(r) for t, r in enumerate(rewards))
     assert total == pytest.approx(whole, abs=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths, st.floats(0.0, 1.0), st.integers(0, 9))
+def test_returns_to_go_are_those_of_a_chunk_without_end(
+    sizes: list[int], discount: float, seed: int
+) -> None:
+    rewards = torch.randn(sum(sizes), generator=torch.Generator().manual_seed(seed))
+    ends = ends_of(sizes)
+    longest, _ = chunk_returns(rewards, max(sizes), discount, ends)
+    torch.testing.assert_close(
+        returns_to_go(rewards, discount, ends), longest, rtol=1e-5, atol=1e-5
+    )
+    with pytest.raises(ValueError, match=r"\(T,\)"):
+        returns_to_go(rewards, discount, ends[:-1])
 
 
 def test_an_end_within_the_chunk_stops_the_bootstrap_and_a_time_limit_does_not() -> None:

@@ -10,6 +10,7 @@ import torch
 from rl100_trainer.rl.within_state import (
     between_state_correlation,
     diagnose,
+    noise_ceiling,
     within_state_correlation,
 )
 
@@ -63,6 +64,18 @@ def test_offsets_of_states_and_scale_do_not_matter() -> None:
     assert within_state_correlation(3.0 * q + 100.0 * state, chunk - 7.0 * state) == pytest.approx(
         plain, abs=1e-4
     )
+
+
+def test_a_perfect_critic_reaches_the_ceiling_of_noisy_tries() -> None:
+    state, chunk = states_and_chunks(2000)
+    noise = torch.randn(2000, 6, 3, generator=torch.Generator().manual_seed(1))
+    tries = (state + chunk)[:, :, None] + 0.5 * noise
+    perfect = diagnose(state + chunk, tries)
+    # Reliability of three tries: .2² / (.2² + .5² / 3).
+    assert perfect.ceiling == pytest.approx(math.sqrt(0.04 / (0.04 + 0.25 / 3.0)), abs=0.02)
+    assert perfect.within == pytest.approx(perfect.ceiling, abs=0.03)
+    assert noise_ceiling(0.5 * noise) < 0.2  # chance alone
+    assert math.isnan(diagnose(state + chunk, state + chunk).ceiling)
 
 
 def test_nothing_to_measure() -> None:

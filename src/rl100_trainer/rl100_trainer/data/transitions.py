@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rl100_trainer.data.dataset import EpisodeArrays, make_windows
-from rl100_trainer.rl.returns import bootstrap_discounts, chunk_returns
+from rl100_trainer.rl.returns import bootstrap_discounts, chunk_returns, returns_to_go
 from rl100_trainer.spec import PolicySpec
 
 
@@ -25,6 +25,7 @@ class Transitions:
         times: (S,), part of the episode's steps that had gone by.
         actions: (S, n_c, d), task units, padded behind an end.
         rewards: (S,), discounted within the chunk.
+        returns: (S,), discounted to the end of the episode: what came of it, whoever acted then.
         discounts: (S,), γ^n, 0 where the episode ended (time-outs too: critics know the time).
         following: (S,), row of s'; any row where the discount is 0.
         rows: (M,), the rows that are transitions: chunks that a break cuts off are none.
@@ -39,6 +40,7 @@ class Transitions:
     times: Tensor
     actions: Tensor
     rewards: Tensor
+    returns: Tensor
     discounts: Tensor
     following: Tensor
     rows: Tensor
@@ -64,7 +66,7 @@ def make_transitions(
         ContractError: no episode, or shapes that aren't the task's.
     """
     windows = make_windows(episodes, spec, spec.n_action_steps)
-    ends, last, times, starts = [], [], [], []
+    ends, last, times, starts, finals = [], [], [], [], []
     offset = 0
     for episode in episodes:
         length = len(episode)
@@ -74,9 +76,10 @@ def make_transitions(
         times.append(np.arange(length, dtype=np.float32) / max_steps)
         starts.append(offset)
         offset += length
+        finals.append(np.full(length, offset))
     end = torch.from_numpy(np.concatenate(ends)).long()
     rewards = torch.from_numpy(np.concatenate([e.rewards for e in episodes]))
-    returns, steps = chunk_returns(rewards, spec.n_action_steps, discount, end)
+    within, steps = chunk_returns(rewards, spec.n_action_steps, discount, end)
     following = torch.arange(len(windows)) + steps
     over = following >= end
     of_episode = torch.from_numpy(np.concatenate(last))
@@ -86,7 +89,8 @@ def make_transitions(
         images=windows.images,
         times=torch.from_numpy(np.concatenate(times)),
         actions=windows.actions,
-        rewards=returns,
+        rewards=within,
+        returns=returns_to_go(rewards, discount, torch.from_numpy(np.concatenate(finals))),
         discounts=bootstrap_discounts(steps, discount, over),
         following=torch.where(over, torch.arange(len(windows)), following),
         # Behind a break inside an episode nobody knows what followed.

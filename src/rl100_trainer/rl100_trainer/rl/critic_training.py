@@ -14,7 +14,7 @@ from rl100_trainer.data.transitions import Transitions
 from rl100_trainer.networks.critics import Critic, FeatureQ, TwinQ
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.networks.transition import GaussianEnsemble, bootstrap_weights
-from rl100_trainer.rl.iql import iql_losses, polyak, td_target
+from rl100_trainer.rl.iql import iql_losses, mixed_target, polyak, td_target
 from rl100_trainer.rollouts.source import standard_normal
 
 POLYAK = 0.005
@@ -123,6 +123,7 @@ class OfflineCritics:
             with torch.no_grad():
                 after = self.v(*data.observed(then), data.times[then])
                 wanted = td_target(data.rewards[rows], data.discounts[rows], after)
+                wanted = mixed_target(wanted, data.returns[rows], self.config.monte_carlo)
                 least = torch.minimum(*target(*observed, actions))
             q = torch.stack(self.q(*observed, actions))
             losses = iql_losses(q, wanted, self.v(*observed), least, self.config.expectile)

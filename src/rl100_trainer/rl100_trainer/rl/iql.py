@@ -36,6 +36,21 @@ def td_target(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor:
     return reward + discount * torch.where(discount == 0.0, zero, next_value)
 
 
+def mixed_target(bootstrapped: Tensor, recorded: Tensor, weight: float) -> Tensor:
+    """(1 - w) (R + γ^n V(s')) + w G, any one shape: what Q learns, with the recorded return G.
+
+    IQL's own target is w = 0. It passes a success on by one chunk at a time, so that after few
+    optimiser steps Q knows nothing of what lies further away; G knows, but of the policy that
+    recorded it, and with the noise of a single try.
+
+    Raises:
+        ValueError: a weight that isn't within [0, 1].
+    """
+    if not 0.0 <= weight <= 1.0:
+        raise ValueError(f"the recorded return's weight lies between 0 and 1, not at {weight}")
+    return (1.0 - weight) * bootstrapped + weight * recorded
+
+
 def iql_losses(
     q: Tensor, q_target: Tensor, v: Tensor, q_min: Tensor, expectile: float
 ) -> IqlLosses:
@@ -43,7 +58,7 @@ def iql_losses(
 
     Args:
         q: (2, B) float, predictions of the online twins (or more of them).
-        q_target: (B,), R + γ^n V(s'), see :func:`td_target`.
+        q_target: (B,), see :func:`td_target` and :func:`mixed_target`.
         v: (B,), online V(s).
         q_min: (B,), the least of the *target* twins at (s, a) of the data.
         expectile: ω.

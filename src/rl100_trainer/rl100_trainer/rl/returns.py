@@ -45,6 +45,29 @@ def chunk_returns(
     return (taken * weights).sum(dim=1), (ends - now).clamp(max=chunk)
 
 
+def returns_to_go(rewards: Tensor, discount: float, ends: Tensor) -> Tensor:
+    """What each step led to: G_t = Σ_{t ≤ i < end} γ^{i-t} r_i.
+
+    Args:
+        rewards: (T,) float, of episodes one after the other.
+        discount: γ of one control step.
+        ends: (T,) long, index one past the last step of each step's episode.
+
+    Returns:
+        G (T,), dtype of the rewards.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    if rewards.ndim != 1 or rewards.shape != ends.shape:
+        raise ValueError(f"rewards {tuple(rewards.shape)}, ends {tuple(ends.shape)} must be (T,)")
+    found, after = rewards.tolist(), 0.0
+    for t, end in reversed(list(enumerate(ends.tolist()))):
+        after = found[t] + (discount * after if t + 1 < end else 0.0)
+        found[t] = after
+    return torch.tensor(found, dtype=rewards.dtype, device=rewards.device)
+
+
 def bootstrap_discounts(steps: Tensor, discount: float, terminal: Tensor) -> Tensor:
     """γ^n, and 0 where the task ended within the chunk: (T,) long, (T,) bool → (T,) float32.
 

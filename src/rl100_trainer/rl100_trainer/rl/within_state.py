@@ -22,6 +22,8 @@ class WithinState:
 
     Attributes:
         within: correlation after removing each state's mean.
+        ceiling: what ``within`` of a perfect critic would be: few tries of each chunk give returns
+            that differ by chance (the root of their reliability, ICC(1, k), Shrout & Fleiss 1979).
         between: correlation of the states' means.
         ranking: part of the pairs of chunks of one state whose order Q gets right; ½ is chance.
         ranking_low, ranking_high: bootstrap 95 % interval of it, over states.
@@ -30,6 +32,7 @@ class WithinState:
     """
 
     within: float
+    ceiling: float
     between: float
     ranking: float
     ranking_low: float
@@ -107,14 +110,32 @@ def _ranked_pairs(q: Tensor, returns: Tensor) -> tuple[Tensor, Tensor]:
     return right, counted.sum(dim=1).double()
 
 
+def noise_ceiling(tries: Tensor) -> float:
+    """Greatest correlation within states that means of such tries allow; NaN if they can't tell.
+
+    Args:
+        tries: (S, A, C), returns of C tries of each of A chunks in S states.
+    """
+    states, chunks, count = tries.shape
+    if states == 0 or chunks < 2 or count < 2:
+        return math.nan
+    means = tries.mean(dim=2, keepdim=True)
+    by_chance = float((tries - means).square().sum()) / (states * chunks * (count - 1))
+    spread = float((means - means.mean(dim=1, keepdim=True)).square().sum())
+    found = count * spread / (states * (chunks - 1))
+    return math.sqrt(max(0.0, 1.0 - by_chance / found)) if found > 0.0 else math.nan
+
+
 def diagnose(q: Tensor, returns: Tensor, *, resamples: int = 2000, seed: int = 0) -> WithinState:
     """All figures of a critic at once; arguments and errors as :func:`within_state_correlation`.
 
     Args:
+        returns: (S, A), or (S, A, C) of C tries of each chunk.
         resamples: bootstrap draws of whole states (chunks of one state aren't independent).
         seed: of the bootstrap.
     """
-    q, returns = _check(q, returns)
+    tries = returns.detach().double().cpu() if returns.ndim == 3 else None
+    q, returns = _check(q, returns.double().mean(dim=2) if tries is not None else returns)
     some = _with_spread(returns)
     right, pairs = _ranked_pairs(q[some], returns[some])
     states = len(right)
@@ -127,6 +148,7 @@ def diagnose(q: Tensor, returns: Tensor, *, resamples: int = 2000, seed: int = 0
         low, high = torch.quantile(shares, torch.tensor([0.025, 0.975]).double()).tolist()
     return WithinState(
         within=within_state_correlation(q, returns),
+        ceiling=math.nan if tries is None else noise_ceiling(tries[some]),
         between=between_state_correlation(q, returns),
         ranking=ranking,
         ranking_low=low,

@@ -71,7 +71,7 @@ def diagnose_critics(
             [prefix] * (chunks * continuations),
             np.repeat(proposed, continuations, axis=0),
         )
-        returns.append(tried.reshape(chunks, continuations).mean(axis=1))
+        returns.append(tried.reshape(chunks, continuations))
         data = make_transitions([episode], spec, critics.config.discount, max_steps).to(device)
         rows = torch.full((chunks,), row, device=device)
         actions = normaliser.action(torch.from_numpy(proposed).to(device))
