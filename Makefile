@@ -33,12 +33,12 @@ lint: setup
 
 # One thread of mathematics in each process: several wait for each other where cores are shared.
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE ./rl100 env -- python -m pytest
-# Tests without ROS nodes run side by side, a file each; those with nodes want the cores alone.
+# Tests run side by side, a file each; every file has a ROS domain of its own (conftest.py).
 SIDE_BY_SIDE = $(PYTEST) --numprocesses 2 --dist loadfile
 
 # Where other work takes the cores away for seconds, processes miss each other: a test with nodes that
 # fails runs once more, and the summary names it (RERUN). One that is broken fails twice.
-WITH_NODES = $(PYTEST) --reruns 1 -rR
+WITH_NODES = $(SIDE_BY_SIDE) --reruns 1 -rR
 
 test: lint
 	$(SIDE_BY_SIDE) -m 'not integration'

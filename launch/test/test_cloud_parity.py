@@ -27,11 +27,6 @@ pytestmark = pytest.mark.integration
 SEED = 5
 
 
-@pytest.fixture(autouse=True)
-def domain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROS_DOMAIN_ID", "71")
-
-
 def two_cameras() -> Task:
     """The push task with a second camera on the other side of the table, in a turned crop box."""
     data = load_task("push").model_dump(mode="json")

@@ -31,11 +31,6 @@ SEED = 7
 SETTINGS = ("imitation.steps=4", "imitation.batch_size=8", "distill.steps=4", "run.device=cpu")
 
 
-@pytest.fixture(autouse=True)
-def domain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROS_DOMAIN_ID", "67")
-
-
 def test_an_episode_with_images_through_ros(tmp_path: Path) -> None:
     task = load_task("push_rgb")
     demonstrations = record_direct(task, [0], ExpertNoise.demonstration())

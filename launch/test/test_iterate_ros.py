@@ -44,10 +44,7 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("iterate") / "run"
-    patch = pytest.MonkeyPatch()
-    patch.setenv("ROS_DOMAIN_ID", "63")
     iterate(folder, "push", None, 10, "", SETTINGS, 0, True)
-    patch.undo()
     return folder
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import random
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -41,15 +39,7 @@ SEED = 3
 
 
 @pytest.fixture(scope="module")
-def domain() -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("ROS_DOMAIN_ID", str(random.SystemRandom().randrange(1, 100)))
-    yield
-    patch.undo()
-
-
-@pytest.fixture(scope="module")
-def result(domain: None, tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+def result(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
     folder = tmp_path_factory.mktemp("demo")
     return run_demo(folder, PLAN, SEED, Console(file=io.StringIO()))
 

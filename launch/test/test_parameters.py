@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -48,7 +47,6 @@ def test_parameters_are_declared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             find_executable(spec)
     except ContractError as error:
         pytest.skip(str(error))
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     monkeypatch.chdir(tmp_path)
     with RunningSystem(nodes(), tmp_path / "logs") as system:
         names = [process.spec.name for process in system.processes]

@@ -141,12 +141,9 @@ def check(task: str | Path, **environment: str) -> tuple[int, str]:
 
 
 @pytest.mark.integration
-def test_the_simulated_arm_is_where_its_joints_put_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_simulated_arm_is_where_its_joints_put_it(tmp_path: Path) -> None:
     pytest.importorskip("mujoco")
     pytest.importorskip("rclpy")
-    monkeypatch.setenv("ROS_DOMAIN_ID", "73")
     task = robot_task(tmp_path / "task.yaml", [0.3, 0.0, 0.9])
     with RunningSystem(describe("sim", {"task": str(task)}), log_dir=tmp_path / "logs"):
         code, output = check(task)

@@ -36,11 +36,6 @@ pytestmark = pytest.mark.integration
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.fixture(autouse=True)
-def domain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROS_DOMAIN_ID", "72")
-
-
 def moved(path: Path, shift: list[float], degrees: float) -> Path:
     """The push task with a camera that is elsewhere, turned about the middle of the table."""
     data = load_task("push").model_dump(mode="json")

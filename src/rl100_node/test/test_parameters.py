@@ -18,7 +18,7 @@ from rl100_node.realtime import RealtimeSettings
 @pytest.fixture(scope="module")
 def context() -> Iterator[object]:
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=99)
+    rclpy.init(context=context)
     yield context
     rclpy.shutdown(context=context)
 

@@ -4,7 +4,6 @@ one sentence, and shut_down may still publish; a lifecycle node starts by itself
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -69,7 +68,6 @@ def start(tmp_path: Path):
             env={
                 **os.environ,
                 "PYTHONPATH": path,
-                "ROS_DOMAIN_ID": str(random.randrange(1, 101)),
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

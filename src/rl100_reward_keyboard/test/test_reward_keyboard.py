@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import pty
-import random
 import select
 import signal
 import subprocess
@@ -97,7 +96,6 @@ class Person:
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Any]:
-    os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
     rclpy.init()
     yield rclpy.create_node("test_listener")
     rclpy.try_shutdown()

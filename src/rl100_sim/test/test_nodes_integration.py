@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -54,7 +53,7 @@ class Graph:
     """A node of this test, and the processes that it talks to, on a domain of their own."""
 
     def __init__(self) -> None:
-        self.domain = random.SystemRandom().randrange(1, 100)
+        self.domain = int(os.environ["ROS_DOMAIN_ID"])
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=self.domain)
         self.node = rclpy.create_node("test_commander", context=self.context)

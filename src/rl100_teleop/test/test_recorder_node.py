@@ -6,8 +6,6 @@ the episode kept, and survives kill -9.
 from __future__ import annotations
 
 import hashlib
-import os
-import random
 import signal
 import subprocess
 import sys
@@ -124,7 +122,6 @@ class Graph:
 
 @pytest.fixture(scope="module")
 def domain() -> Iterator[None]:
-    os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
     rclpy.init()
     yield
     rclpy.try_shutdown()

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import pty
-import random
 import subprocess
 import sys
 import termios
@@ -107,7 +106,6 @@ class Station:
 
 @pytest.fixture(scope="module")
 def domain() -> Iterator[None]:
-    os.environ["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
     rclpy.init()
     yield
     rclpy.try_shutdown()

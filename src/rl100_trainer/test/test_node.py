@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -55,7 +54,7 @@ class Graph:
         self.folder = folder
         self.task_file = folder / "small.yaml"
         write_text_atomic(self.task_file, task.to_yaml())
-        domain = random.SystemRandom().randint(1, 100)
+        domain = int(os.environ["ROS_DOMAIN_ID"])
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node("trainer_tester", context=self.context)
