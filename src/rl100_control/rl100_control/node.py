@@ -19,7 +19,7 @@ from rl100_contracts.chunks import chunk_from_message
 from rl100_contracts.decode import decode_feedback, decode_joints, message_stamp_ns, peek_stamp_ns
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import task_folder
-from rl100_control.arrivals import Arrivals
+from rl100_control.arrivals import Arrivals, NextChunk
 from rl100_control.gateway import Gateway
 from rl100_control.kinematics import TargetCheck
 from rl100_control.outgoing import COMMANDS, executed_message
@@ -67,6 +67,7 @@ class GatewayNode(AutostartLifecycleNode):
         )
         self._arrivals = Arrivals(self._task.control.period_ns)
         self._lock = threading.RLock()
+        self._next_chunk = NextChunk(self._lock, self._task.control.period_ns)
         self._loop: DeadlineLoop | None = None
         self._failure: BaseException | None = None
         self._feedback_ns = 0
@@ -202,7 +203,10 @@ class GatewayNode(AutostartLifecycleNode):
                 )
             )
             if taken and not teleop and self._loop is not None:
-                point_ns = self._arrivals.add(time.monotonic_ns())
+                now_ns = time.monotonic_ns()
+                with self._lock:
+                    self._next_chunk.came(now_ns)
+                point_ns = self._arrivals.add(now_ns)
                 if point_ns is not None:
                     self._loop.align(point_ns)
             self._try_pending()
@@ -268,6 +272,7 @@ class GatewayNode(AutostartLifecycleNode):
     def _on_deadline(self, wanted_ns: int) -> None:
         """In the loop's thread; ``wanted_ns``: when the tick should have begun, steady time."""
         with self._lock:
+            self._next_chunk.wait(wanted_ns, self._arrivals.patience_ns)
             late_ns = time.monotonic_ns() - wanted_ns
             self._tick(self._now_ns() - late_ns)  # plans are followed on the even grid
 

@@ -31,6 +31,8 @@ from rl100_policy_node.supply import Supply
 Sampler = Literal["one_step", "k_step"]
 RESTART_NS = NANOSECONDS
 DELAYS = 50
+# Of a period, added to a decision's delay: the way to the gateway, and what its tick needs.
+ON_THE_WAY = 0.25
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,8 @@ class PolicyCore:
         """A decision was out ``delay_ns`` after the stamp of its observation."""
         self._delays_ns.append(delay_ns)
         period, ordered = self.task.control.period_ns, sorted(self._delays_ns)
-        periods = math.ceil(ordered[math.ceil(0.95 * len(ordered)) - 1] / period)
+        late = ordered[math.ceil(0.95 * len(ordered)) - 1]
+        periods = math.ceil(late / period + ON_THE_WAY)
         self._lead_ns = min(periods, self.task.control.n_action_steps - 1) * period
 
     def _due(self) -> int | None:

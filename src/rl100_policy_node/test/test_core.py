@@ -194,11 +194,20 @@ def test_deadlines_that_pass_are_counted_until_the_supply_is_dry(
 
 def test_a_late_decision_is_a_missed_deadline(live: PolicyCore, task: Task, clock: Clock) -> None:
     count, period = task.control.n_action_steps, task.control.period_ns
-    for _ in range(count):
+    for _ in range(count - 1):
         _tick(live, task, clock)
     assert live.statistics.missed == 0
     assert len(_tick(live, task, clock, delay_ns=3 * period // 2)) == 1
     assert live.statistics.missed == 1
+
+
+@pytest.mark.parametrize(("part", "lead"), [(0.1, 1), (0.7, 1), (0.8, 2), (1.7, 2), (1.8, 3)])
+def test_the_way_to_the_gateway_needs_time_too(
+    live: PolicyCore, task: Task, clock: Clock, part: float, lead: int
+) -> None:
+    """A chunk that would come just before its tick is decided on a period earlier."""
+    _tick(live, task, clock, delay_ns=round(part * task.control.period_ns))
+    assert live.lead_ns() == lead * task.control.period_ns
 
 
 def test_slow_decisions_are_said(live: PolicyCore, task: Task, clock: Clock) -> None:

@@ -253,7 +253,7 @@ def stop_often(run: Running, count: int, step: Step) -> list[float]:
     times: list[float] = []
     for number in range(count):
         wire.forget()
-        wire.expect(lambda: any(not t.hold for t in wire.ticks), "motion before a stop")
+        wire.expect(lambda: bool(_moves(wire)), "motion before a stop")
         wire.run(rng.uniform(0.0, 2.0) * wire.period_s)
         before = len(wire.ticks)
         if number % 2:
@@ -263,15 +263,16 @@ def stop_often(run: Running, count: int, step: Step) -> list[float]:
             wire.set_mode(ExecutedAction.MODE_STOPPED)
         wire.expect(partial(_stopped_since, wire, before), "the stop")
         wire.run(3.0 * wire.period_s)  # whatever was on its way, or moves in spite of the stop
-        moving = [
-            wire.commands_ns[tick.stamp_ns]
-            for tick in wire.ticks
-            if not tick.hold and tick.stamp_ns in wire.commands_ns
-        ]
-        times.append(max((max(moving) - asked_ns) * 1e-6, 0.0))
+        times.append(max((max(_moves(wire)) - asked_ns) * 1e-6, 0.0))
         wire.set_mode(ExecutedAction.MODE_POLICY, clear_stop=True)
         step(1.0)
     return times
+
+
+def _moves(wire: Wire) -> list[int]:
+    """When moving commands came, ns, of ticks since ``forget`` of which both messages did."""
+    ticks = (tick for tick in wire.ticks if not tick.hold)
+    return [wire.commands_ns[t.stamp_ns] for t in ticks if t.stamp_ns in wire.commands_ns]
 
 
 def _stopped_since(wire: Wire, before: int) -> bool:
