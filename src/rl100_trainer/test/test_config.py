@@ -59,3 +59,8 @@ def test_every_key_is_documented_and_they_are_few() -> None:
     ]
     assert len(keys) <= 45  # about forty
     assert [name for name, field in keys if not field.description] == []
+
+
+@pytest.mark.parametrize("preset", ["paper", "paper_single"])
+def test_the_papers_critics_bootstrap_only(preset: str) -> None:
+    assert load_config(preset).critic.monte_carlo == 0.0
