@@ -54,9 +54,8 @@ class MetaWorldFactory:
             action_low=(-1.0,) * ACTION_DIM,
             action_high=(1.0,) * ACTION_DIM,
             action_is_delta=True,
-            relative_to=TOOL if points else (),
+            relative_to=TOOL,
             tool_step=TOOL_STEP,
-            tool=TOOL,
             objects=() if points else OBJECTS,
             goal=(4, 5, 6) if points else (36, 37, 38),
         )

@@ -230,7 +230,7 @@ def test_what_critics_compare_are_the_hand_the_object_and_the_goal() -> None:
     moved = env.world.data.mocap_pos[0] - before
     np.testing.assert_allclose(moved, 4 * spec.tool_step * np.array([0.5, -0.5, 0.25]), atol=1e-6)
     state, data = env.world.state, env.world.data
-    np.testing.assert_allclose(state[list(spec.tool)], data.body("hand").xpos, atol=1e-6)
+    np.testing.assert_allclose(state[list(spec.relative_to)], data.body("hand").xpos, atol=1e-6)
     np.testing.assert_allclose(state[list(spec.objects[0])], data.geom("objGeom").xpos, atol=1e-6)
     goal = env.world.model.site("goal").pos
     np.testing.assert_allclose(state[list(spec.goal)], goal, atol=1e-6)

@@ -13,11 +13,11 @@ class PolicySpec:
 
     ``num_points`` 0: the policy sees no cloud. ``image_shape``: height and width of the colour
     image that it sees; None: it sees none. ``relative_to``: indices of the state that hold the
-    tool's position, to which points are taken. ``tool_step``: m that one unit of the action's first
-    values moves the tool, axis by axis; 0: they do something else.
+    tool's position, to which points and other positions are taken. ``tool_step``: m that one unit
+    of the action's first values moves the tool, axis by axis; 0: they do something else.
 
-    Where the state itself holds positions (x, y, z, in m), critics see them relative to each other:
-    ``tool``, ``goal`` and ``objects`` are the indices of them; empty: unknown.
+    Where the state itself holds more positions (x, y, z, in m), critics see them relative to the
+    tool and to each other: ``objects`` and ``goal`` are the indices of them; empty: unknown.
     """
 
     n_obs_steps: int
@@ -29,7 +29,6 @@ class PolicySpec:
     action_is_delta: bool
     relative_to: tuple[int, ...] = ()
     tool_step: float = 0.0
-    tool: tuple[int, ...] = ()
     objects: tuple[tuple[int, int, int], ...] = ()
     goal: tuple[int, ...] = ()
     image_shape: tuple[int, int] | None = None
@@ -55,7 +54,7 @@ class PolicySpec:
     @property
     def has_geometry(self) -> bool:
         """Whether the state holds positions that are worth comparing."""
-        return bool(self.tool and (self.objects or self.goal))
+        return bool(self.objects or self.goal)
 
     @property
     def point_dim(self) -> int:

@@ -26,7 +26,7 @@ def spec_of(**changed: object) -> PolicySpec:
         "action_high": (1.0,) * 4,
         "action_is_delta": True,
         "tool_step": 0.01,
-        "tool": (0, 1, 2),
+        "relative_to": (0, 1, 2),
         "objects": ((3, 4, 5),),
         "goal": (7, 8, 9),
     }
@@ -39,7 +39,7 @@ def both_scales(values: list[float]) -> list[float]:
 
 def plainly(spec: PolicySpec, state: np.ndarray, moves: np.ndarray) -> list[float]:
     """One sample with NumPy and loops, in the order of the documented features."""
-    tool, goal = state[list(spec.tool)], state[list(spec.goal)]
+    tool, goal = state[list(spec.relative_to)], state[list(spec.goal)]
     tools = [tool, *(tool + move for move in moves)]
     objects = [state[list(place)] for place in spec.objects]
     features: list[float] = []

@@ -15,10 +15,6 @@ from rl100_trainer.spec import PolicySpec
 
 #: m: a reach, and a contact. Far differences saturate at the second and stay apart at the first.
 COARSE, FINE = 0.1, 0.01
-#: Values of one difference: three axes and the distance, at both scales.
-DIFFERENCE = 8
-#: Of a tool and an object with a goal: along and across, at both scales.
-COURSE = 4
 SHORTEST = 1e-6
 
 
@@ -28,15 +24,14 @@ def _scaled(values: Tensor) -> Tensor:
 
 
 def _difference(vector: Tensor) -> Tensor:
-    """(…, 3), m → (…, DIFFERENCE)."""
+    """(…, 3), m → its axes and length (…, 8), unitless."""
     return _scaled(torch.cat([vector, vector.norm(dim=-1, keepdim=True)], dim=-1))
 
 
 def width(spec: PolicySpec, tools: int) -> int:
     """Values that :func:`relative_geometry` gives for ``tools`` positions of the tool."""
-    others = len(spec.objects) + bool(spec.goal)
-    to_goal = len(spec.objects) if spec.goal else 0
-    return tools * (others * DIFFERENCE + to_goal * COURSE) + to_goal * DIFFERENCE
+    state, moves = torch.zeros(1, spec.state_dim), torch.zeros(1, tools - 1, 3)
+    return relative_geometry(spec, state, moves).shape[1]
 
 
 def relative_geometry(spec: PolicySpec, state: Tensor, moves: Tensor | None) -> Tensor:
@@ -50,7 +45,7 @@ def relative_geometry(spec: PolicySpec, state: Tensor, moves: Tensor | None) -> 
     Returns:
         (B, ``width(spec, 1 + M)``), unitless.
     """
-    tools = state[:, None, list(spec.tool)]
+    tools = state[:, None, list(spec.relative_to)]
     if moves is not None:
         tools = torch.cat([tools, tools + moves], dim=1)
     objects = [state[:, None, list(place)] for place in spec.objects]
