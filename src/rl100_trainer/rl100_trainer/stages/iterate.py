@@ -17,6 +17,7 @@ import copy
 import math
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -192,18 +193,20 @@ class IterativeTraining:
         """Imitation takes up what the new data hold; reinforcement learning goes on from there."""
         name = f"iteration_{number}"
         self._steps.do(f"{name}:rollouts", lambda folder: self._roll_out(folder, number, behaviour))
-        data = self.episodes(number)
+        data = cache(lambda: self.episodes(number))  # only if a step is still to be done
         self._steps.do(
-            f"{name}:critics", lambda folder: self._fit_critics(folder, number, behaviour, data)
+            f"{name}:critics", lambda folder: self._fit_critics(folder, number, behaviour, data())
         )
         start = behaviour
         if self.config.offline.imitate != "none":
             self._steps.do(
-                f"{name}:imitate", lambda folder: self._reimitate(folder, behaviour, data)
+                f"{name}:imitate", lambda folder: self._reimitate(folder, behaviour, data())
             )
             again = self.load(f"{name}/imitate/bundle")
             start = self._adopted(f"{name}:imitation trial", number, RETRAINING, again, start)
-        self._steps.do(f"{name}:improve", lambda folder: self._improve(folder, number, start, data))
+        self._steps.do(
+            f"{name}:improve", lambda folder: self._improve(folder, number, start, data())
+        )
         candidate = self.load(f"{name}/candidate")
         return self._adopted(f"{name}:trial", number, IMPROVEMENT, candidate, start)
 
