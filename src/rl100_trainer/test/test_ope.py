@@ -17,6 +17,7 @@ from rl100_trainer.rl.ope import (
     Gate,
     Noise,
     Verdict,
+    averaged,
     draw_noise,
     estimate,
     horizon_of,
@@ -133,6 +134,27 @@ def test_the_horizon_reaches_the_end() -> None:
 
 def made(sums: list[float], q: float = 0.1, model: float = 0.1) -> Estimate:
     return Estimate(torch.tensor(sums), model, q, 0.0, 8)
+
+
+def test_draws_take_noise_out_of_each_start_state() -> None:
+    """Two draws that err alike and opposite: one sees no difference, both together a clear one."""
+    first, second = [3.0, -1.0, 3.0, -1.0], [-2.0, 2.2, -2.0, 2.2]
+    old = made([10.0] * 4)
+    draws = [made([10.0 + x for x in gains]) for gains in (first, second)]
+    assert not Gate().decide(averaged([old]), averaged(draws[:1]), BOTH).accepted
+    verdict = Gate().decide(averaged([old, old]), averaged(draws), BOTH)
+    assert verdict.accepted and verdict.difference == pytest.approx(0.55)
+    assert verdict.standard_error == pytest.approx(0.05 / math.sqrt(3.0), rel=1e-4)
+    mixed = averaged([made([1.0, 3.0], q=0.1, model=0.4), made([3.0, 5.0], q=0.3, model=0.2)])
+    assert mixed.sums.tolist() == [2.0, 4.0] and mixed.horizon == 8
+    assert mixed.q_disagreement == pytest.approx(0.2)
+    assert mixed.model_disagreement == pytest.approx(0.3)
+
+
+def test_only_what_can_be_paired_is_averaged() -> None:
+    for estimates in ([], [made([1.0, 2.0]), made([1.0])]):
+        with pytest.raises(ValueError, match="same start states"):
+            averaged(estimates)
 
 
 OLD = [10.0, 12.0, 8.0, 10.0]

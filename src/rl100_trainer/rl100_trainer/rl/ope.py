@@ -159,6 +159,32 @@ def estimate(
     )
 
 
+def averaged(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of estimates from the same start states with different noise.
+
+    Most of what two policies differ by in one draw is noise: their rollouts part at the first
+    different action. Averaged over draws the paired difference of each start state keeps its mean
+    and loses that spread; the start states stay the samples.
+
+    Raises:
+        ValueError: no estimate, or of different start states or horizons.
+    """
+    kinds = {(tuple(e.sums.shape), e.horizon) for e in estimates}
+    if len(kinds) != 1:
+        raise ValueError("only estimates of the same start states and horizon have a mean")
+    return Estimate(
+        sums=torch.stack([e.sums for e in estimates]).mean(0),
+        model_disagreement=_mean([e.model_disagreement for e in estimates]),
+        q_disagreement=_mean([e.q_disagreement for e in estimates]),
+        ended=_mean([e.ended for e in estimates]),
+        horizon=estimates[0].horizon,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The gate's decision and what it rests on; J is Ĵ, in units of Q times chunks.
