@@ -62,5 +62,7 @@ def test_every_key_is_documented_and_they_are_few() -> None:
 
 
 @pytest.mark.parametrize("preset", ["paper", "paper_single"])
-def test_the_papers_critics_bootstrap_only(preset: str) -> None:
-    assert load_config(preset).critic.monte_carlo == 0.0
+def test_the_papers_critics_bootstrap_and_imitation_takes_all(preset: str) -> None:
+    config = load_config(preset)
+    assert config.critic.monte_carlo == 0.0
+    assert config.offline.imitate == "all"
