@@ -132,17 +132,17 @@ def evaluate_direct(
         ContractError: the bundle does not fit.
     """
     from rl100.direct_env import DirectEnv
-    from rl100_policy_node.runtime import PolicyRuntime, decision_rng
+    from rl100_policy_node.runtime import DecisionNoise, PolicyRuntime
 
     runtime = PolicyRuntime(bundle, task)
-    env = DirectEnv(task)
+    env, noise = DirectEnv(task), DecisionNoise(noise_seed)
     results, times = [], []
     for seed in seeds:
         started = time.monotonic()
         observation, finished, steps = env.reset(seed), False, 0
         success = False
         while not finished:
-            rng = decision_rng(noise_seed, observation)
+            rng = noise.of(observation)
             begin = time.perf_counter()
             if sampler == "one_step":
                 actions = runtime.one_step(observation, rng)

@@ -24,7 +24,7 @@ from rl100_contracts.errors import ContractError
 from rl100_contracts.observation import BREAK_PERIODS, Observation, ObservationAssembler
 from rl100_contracts.task import NANOSECONDS, Task
 from rl100_policy_node.deadlines import Deadlines
-from rl100_policy_node.runtime import KStep, PolicyRuntime, decision_rng
+from rl100_policy_node.runtime import DecisionNoise, KStep, PolicyRuntime
 from rl100_policy_node.statistics import Statistics
 from rl100_policy_node.supply import Supply
 
@@ -106,7 +106,7 @@ class PolicyCore:
         self._deadlines = Deadlines(task)
         self._lock = threading.Lock()
         self._lockstep = lockstep
-        self._seed = seed
+        self._noise = DecisionNoise(seed)
         self._source = source
         self._wall, self._monotonic = wall, monotonic
         self._sequence = self._epoch = 0
@@ -268,7 +268,7 @@ class PolicyCore:
         """
         self._deciding_since = self._monotonic()
         try:
-            rng = decision_rng(self._seed, due.observation)
+            rng = self._noise.of(due.observation)
             begin = time.perf_counter()
             chain: KStep | None = None
             if due.sampler == "one_step":

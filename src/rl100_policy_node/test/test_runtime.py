@@ -31,7 +31,7 @@ from rl100_contracts.observation import Observation
 from rl100_contracts.task import Task
 from rl100_policy_node.checker import BundleChecker
 from rl100_policy_node.providers import CPU
-from rl100_policy_node.runtime import PolicyRuntime, decision_rng
+from rl100_policy_node.runtime import DecisionNoise, PolicyRuntime
 from rl100_policy_node.testing import heavy_graph, seeing_graph, self_test
 
 MakeBundle = Callable[..., Path]
@@ -51,18 +51,29 @@ def _rehash(folder: Path) -> None:
 def test_one_step_is_the_graph_on_the_seeded_noise(make_bundle: MakeBundle, task: Task) -> None:
     runtime = PolicyRuntime(make_bundle(), task)
     observation = _observation(task)
-    actions = runtime.one_step(observation, decision_rng(7, observation))
-    noise = decision_rng(7, observation).standard_normal((1, 4, 2), dtype=np.float32)
+    actions = runtime.one_step(observation, DecisionNoise(7).of(observation))
+    noise = DecisionNoise(7).of(observation).standard_normal((1, 4, 2), dtype=np.float32)
     np.testing.assert_allclose(actions, 0.01 * noise[0], atol=1e-7)
 
 
 def test_noise_depends_on_seed_and_observation(make_bundle: MakeBundle, task: Task) -> None:
     runtime = PolicyRuntime(make_bundle(), task)
     first, second = _observation(task), _observation(task, 0.2)
-    base = runtime.one_step(first, decision_rng(0, first))
-    assert (base == runtime.one_step(first, decision_rng(0, first))).all()
-    assert (base != runtime.one_step(first, decision_rng(1, first))).all()
-    assert (base != runtime.one_step(second, decision_rng(0, second))).all()
+    base = runtime.one_step(first, DecisionNoise(0).of(first))
+    assert (base == runtime.one_step(first, DecisionNoise(0).of(first))).all()
+    assert (base != runtime.one_step(first, DecisionNoise(1).of(first))).all()
+    assert (base != runtime.one_step(second, DecisionNoise(0).of(second))).all()
+
+
+def test_noise_does_not_depend_on_what_was_decided_before(task: Task) -> None:
+    """One generator serves all decisions: nothing of the last one may be left in it."""
+    noise = DecisionNoise(5)
+    for value, count in ((0.1, 3), (0.2, 7), (0.1, 8)):
+        observation = _observation(task, value)
+        drawn = noise.of(observation).standard_normal(count, dtype=np.float32)
+        key = np.array([5, observation.digest()], dtype=np.uint64)
+        alone = np.random.Generator(np.random.Philox(key=key))
+        assert (drawn == alone.standard_normal(count, dtype=np.float32)).all()
 
 
 def test_chain_starts_at_the_noise_and_is_deterministic_on_request(
@@ -70,10 +81,10 @@ def test_chain_starts_at_the_noise_and_is_deterministic_on_request(
 ) -> None:
     runtime = PolicyRuntime(make_bundle(), task)
     observation = _observation(task)
-    plain = runtime.k_step(observation, decision_rng(0, observation))
+    plain = runtime.k_step(observation, DecisionNoise(0).of(observation))
     assert plain.chain.shape == (4, 4, 2) and plain.log_prob.shape == (3,)
     np.testing.assert_array_equal(plain.actions, plain.chain[0])
-    noisy = runtime.k_step(observation, decision_rng(0, observation), stochastic=True)
+    noisy = runtime.k_step(observation, DecisionNoise(0).of(observation), stochastic=True)
     np.testing.assert_array_equal(noisy.chain[0], plain.chain[0])
     moves = np.diff(noisy.chain, axis=0)
     assert (np.abs(moves) > 0).all()
@@ -279,7 +290,7 @@ def test_a_provider_that_does_not_start_is_replaced_with_a_reason(
         assert (runtime.provider.asked, runtime.provider.name) == (asked, CPU)
         assert "CUDAExecutionProvider" in runtime.provider.reason
         observation = _observation(task)
-        assert runtime.one_step(observation, decision_rng(0, observation)).shape == (4, 2)
+        assert runtime.one_step(observation, DecisionNoise(0).of(observation)).shape == (4, 2)
 
 
 def test_cpu_needs_no_fallback(make_bundle: MakeBundle, task: Task) -> None:
@@ -309,7 +320,7 @@ def test_buffers_hold_nothing_of_the_observation_before(
     b = runtime.one_step(second, rng)
     np.testing.assert_allclose(a, 0.1, atol=1e-6)
     np.testing.assert_allclose(b, 0.7, atol=1e-6)
-    chains = [runtime.k_step(first, decision_rng(seed, first)).chain for seed in (0, 1)]
+    chains = [runtime.k_step(first, DecisionNoise(seed).of(first)).chain for seed in (0, 1)]
     assert (chains[0] != chains[1]).any()
 
 
@@ -322,7 +333,9 @@ def test_the_chain_can_be_loaded_later(make_bundle: MakeBundle, task: Task) -> N
     assert not runtime.has_chain and whole.has_chain
     runtime.load_chain()
     observation = _observation(task)
-    first, second = (r.k_step(observation, decision_rng(0, observation)) for r in (runtime, whole))
+    first, second = (
+        r.k_step(observation, DecisionNoise(0).of(observation)) for r in (runtime, whole)
+    )
     np.testing.assert_array_equal(first.chain, second.chain)
 
 
@@ -357,8 +370,8 @@ def test_a_checked_copy_gives_the_very_same_actions(
         runtime = PolicyRuntime(folder, task, checked=copy)
     assert runtime.self_tested and runtime.manifest == direct.manifest
     for sample in (
-        lambda r: r.one_step(observation, decision_rng(3, observation)),
-        lambda r: r.k_step(observation, decision_rng(3, observation), stochastic=True).chain,
+        lambda r: r.one_step(observation, DecisionNoise(3).of(observation)),
+        lambda r: r.k_step(observation, DecisionNoise(3).of(observation), stochastic=True).chain,
     ):
         np.testing.assert_array_equal(sample(runtime), sample(direct))
 
