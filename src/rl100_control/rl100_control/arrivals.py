@@ -1,8 +1,8 @@
 """Where in the control period the policy's chunks arrive, so that ticks can follow closely.
 
 A tick that comes just before a chunk executes the chunk's first action a whole period later than
-it could. So the gateway lets its ticks come right after the time at which most chunks are there,
-and a tick waits a little for one that is not.
+it could. So the gateway lets its ticks come right after the time at which more than half of the
+chunks are there, and a tick waits a little for one that is not.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ EVERY = 10  # arrivals: looking at all of them takes as long as a tick
 WINDOW = 100
 # Percentile of the arrivals that are there when a tick is due. A tick waits for a chunk in each
 # period, no longer than this part of one, so that commands stay even; not for a chunk of many.
-MOST, NEARLY_ALL = 80, 95
+MOST, NEARLY_ALL = 60, 95
 LONGEST_WAIT = 0.2
-MARGIN_NS = 100_000
+MARGIN_NS = 50_000
 
 
 class Arrivals:

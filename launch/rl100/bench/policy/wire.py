@@ -40,6 +40,7 @@ START_TIMEOUT_S = 180.0  # a large bundle is hashed, loaded and warmed up first
 # Endpoints that we have found may not have found us yet.
 SETTLE_S = 1.0
 CLOUDS = 16
+SHORTEST = 0.8
 
 
 @dataclass(frozen=True)
@@ -215,8 +216,9 @@ class Wire:
                 return False
             if now >= self._due:
                 self._publish()
-                # A harness that was away does not catch up: that would be another rate.
-                self._due = max(self._due + period_s, now)
+                # A harness that was away does not catch up, as that would be another rate: two
+                # observations within less than this of a period are one decision to the policy.
+                self._due = max(self._due + period_s, now + SHORTEST * period_s)
                 if now >= self._check_at:
                     self._check()
                     self._check_at = now + 1.0
