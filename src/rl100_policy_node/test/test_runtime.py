@@ -56,26 +56,6 @@ def test_one_step_is_the_graph_on_the_seeded_noise(make_bundle: MakeBundle, task
     np.testing.assert_allclose(actions, 0.01 * noise[0], atol=1e-7)
 
 
-def test_noise_depends_on_seed_and_observation(make_bundle: MakeBundle, task: Task) -> None:
-    runtime = PolicyRuntime(make_bundle(), task)
-    first, second = _observation(task), _observation(task, 0.2)
-    base = runtime.one_step(first, DecisionNoise(0).of(first))
-    assert (base == runtime.one_step(first, DecisionNoise(0).of(first))).all()
-    assert (base != runtime.one_step(first, DecisionNoise(1).of(first))).all()
-    assert (base != runtime.one_step(second, DecisionNoise(0).of(second))).all()
-
-
-def test_noise_does_not_depend_on_what_was_decided_before(task: Task) -> None:
-    """One generator serves all decisions: nothing of the last one may be left in it."""
-    noise = DecisionNoise(5)
-    for value, count in ((0.1, 3), (0.2, 7), (0.1, 8)):
-        observation = _observation(task, value)
-        drawn = noise.of(observation).standard_normal(count, dtype=np.float32)
-        key = np.array([5, observation.digest()], dtype=np.uint64)
-        alone = np.random.Generator(np.random.Philox(key=key))
-        assert (drawn == alone.standard_normal(count, dtype=np.float32)).all()
-
-
 def test_chain_starts_at_the_noise_and_is_deterministic_on_request(
     make_bundle: MakeBundle, task: Task
 ) -> None:
