@@ -3,7 +3,8 @@
 Pins: the policy that was best in the evaluations is the one that is kept, the later one at equal
 success; recorded log-probabilities that aren't the policy's are refused; a learning rate that is
 far too high ends a round early and is taken back; a worse candidate fails its trial; an interrupted
-stage keeps the rounds that it has done; advantages weight imitation.
+stage keeps the rounds that it has done; two lucky evaluations don't end it; advantages weight
+imitation.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def stage(pool: EnvironmentPool, script: Sequence[float], config: TrainConfig) -
     value = Critic(REACH_SPEC, policy.normaliser, with_action=False)
     rollouts = source(pool)
     rollouts.script = script
-    return OnlineStage(policy, value, rollouts, config, range(10), fresh_value=False)
+    return OnlineStage(policy, value, rollouts, config, range(10), range(10, 40), fresh_value=False)
 
 
 @pytest.mark.parametrize(("script", "best"), [((0.5, 0.9, 0.2), 1), ((0.5, 0.9, 0.9), 2)])
@@ -103,6 +104,38 @@ def test_the_best_policy_is_kept(
     assert len(seen) >= 3
     assert torch.equal(kept, seen[best])  # type: ignore[arg-type]
     assert not any(torch.equal(seen[best], other) for i, other in enumerate(seen) if i != best)
+
+
+@pytest.mark.parametrize(
+    ("script", "evaluations", "confirming"),
+    [
+        ((0.5, 1.0, 1.0, 1.0), 4, [3]),
+        ((0.5, 1.0, 1.0, 0.9, 0.5, 1.0, 1.0, 1.0), 8, [3, 7]),  # lucky twice: it goes on
+        ((1.0, 0.5, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5), 10, []),  # the steps are over
+    ],
+)
+def test_the_stage_ends_early_only_when_other_starts_confirm_it(
+    pool: EnvironmentPool,
+    tmp_path: Path,
+    script: tuple[float, ...],
+    evaluations: int,
+    confirming: list[int],
+) -> None:
+    config = load_config(None, (*SETTINGS, f"online.env_steps={64 * EVALUATE_EVERY * 9 - 600}"))
+    online = stage(pool, (*script, *[0.0] * 9), config)
+    asked: list[int] = []
+    evaluate = online.source.evaluate
+
+    def counted(policy: DiffusionPolicy, sampler: Sampler, seeds: Sequence[int]) -> Outcomes:
+        asked.append(seeds[0])
+        return evaluate(policy, sampler, seeds)
+
+    online.source.evaluate = counted  # type: ignore[method-assign]
+    with RunLog(tmp_path) as log:
+        online.run(context(tmp_path, log))
+    assert len(asked) == evaluations
+    assert online.finished == (evaluations < 10)
+    assert [i for i, first in enumerate(asked) if first == online.others[0]] == confirming
 
 
 def test_an_interrupted_stage_keeps_its_rounds(pool: EnvironmentPool, tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ ROLLOUTS = "rollouts.npz"
 ROLLOUT_SEEDS, TRIAL_SEEDS, CHOICE_SEEDS = 3_000_000, 4_000_000, 5_000_000
 SEEDS_OF_AN_ITERATION = 10_000
 FEWEST_CHOICE_EPISODES = 5
+CONFIRM = 3  # times as many start states confirm the end of the online stage as choose its best
 IMPROVEMENT, RETRAINING = 0, 1  # what a trial is of
 
 
@@ -331,12 +332,14 @@ class IterativeTraining:
         last = self.run_folder / f"iteration_{self.iterations}" / VALUE
         if last.is_file():
             value.load_state_dict(load_tensors(last))
+        seeds = self._choice_seeds()
         stage = OnlineStage(
             policy,
             value,
             self.source,
             self.config,
-            self._choice_seeds(),
+            seeds,
+            range(seeds.stop, seeds.stop + CONFIRM * len(seeds)),
             fresh_value=not last.is_file(),
         )
         with RunLog(folder) as log:
