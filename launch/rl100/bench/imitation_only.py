@@ -27,23 +27,15 @@ def imitation_only(learning: Learning, seeds: Sequence[int]) -> dict[str, int]:
     episodes = training.episodes(training.iterations)
     successes = {}
     for kind in KINDS:
-        if kind == learning.config.offline.imitate and kind != "weighted":
+        if kind == learning.config.offline.imitate:
             # The last iteration has done just that.
             done = f"{folder.name}/imitate/bundle"
             successes[f"imitation_{kind}_success"] = _successes(learning, done, seeds)
             continue
-        plan = imitation_plan(
-            learning.config,
-            kind,
-            episodes,
-            policy,
-            critics,
-            training.transitions,
-            scratch=True,
-        )
+        plan = imitation_plan(kind, episodes, critics, training.transitions)
         name = f"imitation_{kind}"
         train_imitation(
-            plan.config,
+            learning.config,
             learning.problem.task,
             plan.episodes,
             learning.run / name,

@@ -165,7 +165,7 @@ class OfflineConfig(StrictModel):
         "each evaluation that chooses the online stage's best one",
     )
     imitate: Literal["none", "successes", "weighted", "all"] = Field(
-        default="successes",
+        default="weighted",
         description="what of all data so far the policy is trained anew on before each iteration's "
         "improvement, behind a trial: all, the successes, all weighted by advantage; none: skip it",
     )

@@ -312,9 +312,9 @@ class IterativeTraining:
         critics = load_critics(folder, policy, self.config)
         kind = self.config.offline.imitate
         assert kind != "none"  # then this step isn't done
-        plan = imitation_plan(self.config, kind, episodes, policy, critics, self.transitions)
+        plan = imitation_plan(kind, episodes, critics, self.transitions)
         result = train_imitation(
-            plan.config,
+            self.config,
             self.task,
             plan.episodes,
             folder / "imitate",
