@@ -102,6 +102,8 @@ class OnlineStage:
             self._polish_student(context)
 
     def _good_enough(self) -> bool:
+        if self.env_steps >= self.config.online.env_steps:
+            return False  # the stage is over in any case, and the confirmation costs episodes
         last = self.curve[-2:]
         if len(last) < 2 or any(e.success < GOOD_ENOUGH for e in last):
             return False
