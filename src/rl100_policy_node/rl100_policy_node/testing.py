@@ -19,10 +19,18 @@ from rl100_contracts.bundle import (
     Manifest,
     write_manifest,
 )
+from rl100_contracts.observation import Observation
 from rl100_contracts.task import Task
 
 STEPS = 3
 HORIZON = 4
+
+
+def flat_observation(task: Task, value: float = 0.1) -> Observation:
+    """An observation of nothing but ``value``."""
+    n_o, points = task.control.n_obs_steps, task.observation.num_points
+    state = np.full((n_o, task.observation.state_dim), value, np.float32)
+    return Observation(10**9, state, np.full((n_o, points, 3), value, np.float32))
 
 
 def _value(name: str, shape: list[int | str]) -> onnx.ValueInfoProto:

@@ -7,22 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from rl100_contracts.observation import Observation
 from rl100_contracts.task import Task
 from rl100_policy_node.runtime import DecisionNoise, PolicyRuntime
+from rl100_policy_node.testing import flat_observation
 
 MakeBundle = Callable[..., Path]
 
 
-def _observation(task: Task, value: float = 0.1) -> Observation:
-    n_o, points = task.control.n_obs_steps, task.observation.cloud.num_points
-    state = np.full((n_o, task.observation.state_dim), value, np.float32)
-    return Observation(10**9, state, np.full((n_o, points, 3), value, np.float32))
-
-
 def test_noise_depends_on_seed_and_observation(make_bundle: MakeBundle, task: Task) -> None:
     runtime = PolicyRuntime(make_bundle(), task)
-    first, second = _observation(task), _observation(task, 0.2)
+    first, second = flat_observation(task), flat_observation(task, 0.2)
     base = runtime.one_step(first, DecisionNoise(0).of(first))
     assert (base == runtime.one_step(first, DecisionNoise(0).of(first))).all()
     assert (base != runtime.one_step(first, DecisionNoise(1).of(first))).all()
@@ -33,7 +27,7 @@ def test_noise_does_not_depend_on_what_was_decided_before(task: Task) -> None:
     """One generator serves all decisions: nothing of the last one may be left in it."""
     noise = DecisionNoise(5)
     for value, count in ((0.1, 3), (0.2, 7), (0.1, 8)):
-        observation = _observation(task, value)
+        observation = flat_observation(task, value)
         drawn = noise.of(observation).standard_normal(count, dtype=np.float32)
         key = np.array([5, observation.digest()], dtype=np.uint64)
         alone = np.random.Generator(np.random.Philox(key=key))

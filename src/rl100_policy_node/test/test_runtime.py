@@ -27,20 +27,13 @@ from rl100_contracts.bundle import (
     write_manifest,
 )
 from rl100_contracts.errors import ContractError
-from rl100_contracts.observation import Observation
 from rl100_contracts.task import Task
 from rl100_policy_node.checker import BundleChecker
 from rl100_policy_node.providers import CPU
 from rl100_policy_node.runtime import DecisionNoise, PolicyRuntime
-from rl100_policy_node.testing import heavy_graph, seeing_graph, self_test
+from rl100_policy_node.testing import flat_observation, heavy_graph, seeing_graph, self_test
 
 MakeBundle = Callable[..., Path]
-
-
-def _observation(task: Task, value: float = 0.1) -> Observation:
-    n_o, points = task.control.n_obs_steps, task.observation.cloud.num_points
-    state = np.full((n_o, task.observation.state_dim), value, np.float32)
-    return Observation(10**9, state, np.full((n_o, points, 3), value, np.float32))
 
 
 def _rehash(folder: Path) -> None:
@@ -50,7 +43,7 @@ def _rehash(folder: Path) -> None:
 
 def test_one_step_is_the_graph_on_the_seeded_noise(make_bundle: MakeBundle, task: Task) -> None:
     runtime = PolicyRuntime(make_bundle(), task)
-    observation = _observation(task)
+    observation = flat_observation(task)
     actions = runtime.one_step(observation, DecisionNoise(7).of(observation))
     noise = DecisionNoise(7).of(observation).standard_normal((1, 4, 2), dtype=np.float32)
     np.testing.assert_allclose(actions, 0.01 * noise[0], atol=1e-7)
@@ -60,7 +53,7 @@ def test_chain_starts_at_the_noise_and_is_deterministic_on_request(
     make_bundle: MakeBundle, task: Task
 ) -> None:
     runtime = PolicyRuntime(make_bundle(), task)
-    observation = _observation(task)
+    observation = flat_observation(task)
     plain = runtime.k_step(observation, DecisionNoise(0).of(observation))
     assert plain.chain.shape == (4, 4, 2) and plain.log_prob.shape == (3,)
     np.testing.assert_array_equal(plain.actions, plain.chain[0])
@@ -269,7 +262,7 @@ def test_a_provider_that_does_not_start_is_replaced_with_a_reason(
         runtime = PolicyRuntime(make_bundle(asked), task, provider=asked)
         assert (runtime.provider.asked, runtime.provider.name) == (asked, CPU)
         assert "CUDAExecutionProvider" in runtime.provider.reason
-        observation = _observation(task)
+        observation = flat_observation(task)
         assert runtime.one_step(observation, DecisionNoise(0).of(observation)).shape == (4, 2)
 
 
@@ -294,7 +287,7 @@ def test_buffers_hold_nothing_of_the_observation_before(
 ) -> None:
     """Results are copies, and each run sees its own inputs only."""
     runtime = PolicyRuntime(make_bundle(policy=seeing_graph(task)), task)
-    first, second = _observation(task, 0.1), _observation(task, 0.7)
+    first, second = flat_observation(task, 0.1), flat_observation(task, 0.7)
     rng = np.random.default_rng(0)
     a = runtime.one_step(first, rng)
     b = runtime.one_step(second, rng)
@@ -312,7 +305,7 @@ def test_the_chain_can_be_loaded_later(make_bundle: MakeBundle, task: Task) -> N
     runtime, whole = PolicyRuntime(folder, task, chain=False), PolicyRuntime(folder, task)
     assert not runtime.has_chain and whole.has_chain
     runtime.load_chain()
-    observation = _observation(task)
+    observation = flat_observation(task)
     first, second = (
         r.k_step(observation, DecisionNoise(0).of(observation)) for r in (runtime, whole)
     )
@@ -343,7 +336,7 @@ def test_a_checked_copy_gives_the_very_same_actions(
 ) -> None:
     model = heavy_graph(task, products=1, size=64)  # weights large enough to be split off
     folder = make_bundle(policy=model, selftest=self_test(task, 0.01))
-    observation = _observation(task)
+    observation = flat_observation(task)
     direct = PolicyRuntime(folder, task)
     with checker.copy(folder, [POLICY, DENOISER], optimise=optimise) as copy:
         assert list(copy.glob("*.weights")), "the weights are in a file of their own"

@@ -3,8 +3,7 @@
 Pins: the policy that was best in the evaluations is the one that is kept, the later one at equal
 success; recorded log-probabilities that aren't the policy's are refused; a learning rate that is
 far too high ends a round early and is taken back; a worse candidate fails its trial; an interrupted
-stage keeps the rounds that it has done; two lucky evaluations don't end it; advantages weight
-imitation.
+stage keeps the rounds that it has done; two lucky evaluations don't end it.
 """
 
 from __future__ import annotations
@@ -20,11 +19,9 @@ import torch
 from rl100_contracts.errors import ContractError, Interrupted
 from rl100_trainer.checkpoint import load_checkpoint
 from rl100_trainer.config import TrainConfig, load_config
-from rl100_trainer.data.transitions import make_transitions
 from rl100_trainer.networks.critics import Critic
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.progress import ignore_progress, never_stop
-from rl100_trainer.rl.critic_training import OfflineCritics
 from rl100_trainer.rollouts.pool import EnvironmentPool
 from rl100_trainer.rollouts.source import Outcomes, Sampler
 from rl100_trainer.rollouts.vector import VectorSource
@@ -33,14 +30,12 @@ from rl100_trainer.stages.adoption import try_out
 from rl100_trainer.stages.loop import RunContext
 from rl100_trainer.stages.online import OnlineLearner
 from rl100_trainer.stages.online_stage import EVALUATE_EVERY, OnlineStage
-from rl100_trainer.stages.reimitation import LARGEST_WEIGHT, advantage_weights
 from rl100_trainer.stages.runs import make_policy
 from rl100_trainer.testing import (
     MAX_STEPS,
     PERIOD_NS,
     REACH_SPEC,
     ReachFactory,
-    reach_demonstrations,
 )
 
 DISCOUNT = 0.95
@@ -215,16 +210,3 @@ def test_a_trial_adopts_what_holds_its_ground(wins: int, losses: int, adopted: b
     trial = try_out(fixed, candidate, behaviour, range(count))  # type: ignore[arg-type]
     assert trial.adopted is adopted
     assert trial.env_steps > 0
-
-
-def test_advantages_weight_imitation() -> None:
-    config = load_config(None, SETTINGS)
-    policy = make_policy(REACH_SPEC, config)
-    critics = OfflineCritics(policy, config.critic, 0)
-    data = make_transitions(reach_demonstrations(range(4)), REACH_SPEC, DISCOUNT, MAX_STEPS)
-    ranks = torch.linspace(-3.0, 9.0, len(data.times))
-    critics.advantage = lambda data, rows, actions: ranks[rows]  # type: ignore[method-assign]
-    weights = advantage_weights(critics, data)
-    assert (weights.diff() >= 0).all() and float(weights.max()) <= LARGEST_WEIGHT
-    expected = (ranks / ranks.std()).exp().clamp(max=LARGEST_WEIGHT)
-    torch.testing.assert_close(weights, expected)

@@ -14,7 +14,13 @@ from rl100_trainer.data.dataset import EpisodeArrays
 from rl100_trainer.data.transitions import Transitions, make_transitions
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.rl.critic_training import OfflineCritics
-from rl100_trainer.stages.reimitation import LARGEST_WEIGHT, ImitationPlan, Kind, imitation_plan
+from rl100_trainer.stages.reimitation import (
+    LARGEST_WEIGHT,
+    ImitationPlan,
+    Kind,
+    advantage_weights,
+    imitation_plan,
+)
 from rl100_trainer.testing import MAX_STEPS, REACH_SPEC, reach_demonstrations
 
 CONFIG = load_config(None, ["model.widths=[32,32]", "model.features=16"])
@@ -84,3 +90,15 @@ def test_only_the_units_are_kept(episodes: list[EpisodeArrays], kind: Kind) -> N
     state = policy.state_dict()
     assert set(plan.start) == {name for name in state if name.startswith("normaliser.")}
     assert float(plan.start["normaliser.action_scale"].min()) == 2.0
+
+
+def test_weights_rise_with_the_advantage() -> None:
+    policy = DiffusionPolicy(REACH_SPEC, CONFIG)
+    critics = OfflineCritics(policy, CONFIG.critic, 0)
+    data = transitions(reach_demonstrations(range(4)))
+    ranks = torch.linspace(-3.0, 9.0, len(data.times))
+    critics.advantage = lambda data, rows, actions: ranks[rows]  # type: ignore[method-assign]
+    weights = advantage_weights(critics, data)
+    assert (weights.diff() >= 0).all() and float(weights.max()) <= LARGEST_WEIGHT
+    expected = (ranks / ranks.std()).exp().clamp(max=LARGEST_WEIGHT)
+    torch.testing.assert_close(weights, expected)

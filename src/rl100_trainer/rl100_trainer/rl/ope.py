@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -174,15 +175,11 @@ def averaged(estimates: Sequence[Estimate]) -> Estimate:
         raise ValueError("only estimates of the same start states and horizon have a mean")
     return Estimate(
         sums=torch.stack([e.sums for e in estimates]).mean(0),
-        model_disagreement=_mean([e.model_disagreement for e in estimates]),
-        q_disagreement=_mean([e.q_disagreement for e in estimates]),
-        ended=_mean([e.ended for e in estimates]),
+        model_disagreement=fmean(e.model_disagreement for e in estimates),
+        q_disagreement=fmean(e.q_disagreement for e in estimates),
+        ended=fmean(e.ended for e in estimates),
         horizon=estimates[0].horizon,
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 @dataclass(frozen=True)
