@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,8 @@ class RealtimeSettings:
     """What a node asks of the system; the defaults ask for nothing.
 
     Attributes:
-        thread_priority: SCHED_FIFO priority of the loop's thread, 1 to 99; 0: normal scheduling.
+        thread_priority: SCHED_FIFO priority of the loop's thread, 1 to 99, the process's other
+            threads one below it; 0: normal scheduling.
         cpu_affinity: CPUs that the loop's thread may run on; empty: any.
         lock_memory: keep the whole process in memory (mlockall).
         freeze_gc: collect garbage between two ticks only.
@@ -51,14 +53,52 @@ class RealtimeSettings:
 
 
 def _set_priority(priority: int) -> str:
+    """The calling thread first, then all others: what a loop waits for passes through them.
+
+    A message is taken by a thread of DDS and one of the executor. Where these have to wait for
+    other processes, the loop's own priority is of no use.
+    """
+    own, others = threading.get_native_id(), os.sched_param(max(priority - 1, 1))
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        for thread in map(int, os.listdir("/proc/self/task")):
+            if thread != own:
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.sched_setscheduler(thread, os.SCHED_FIFO, others)
     except OSError as error:
         return (
             f"thread_priority {priority} is refused ({error.strerror}): allow real-time "
             "scheduling (rtprio in /etc/security/limits.conf, or CAP_SYS_NICE in a container)"
         )
     return ""
+
+
+def back_to_normal() -> None:
+    """Take real-time priority from all threads of the process."""
+    for thread in map(int, os.listdir("/proc/self/task")):
+        with suppress(ProcessLookupError):
+            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _is_realtime() -> bool:
+    return os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR)
+
+
+def work_behind_loops() -> None:
+    """Give the calling thread the lowest real-time priority, if it has inherited one.
+
+    Then it works when no loop has to, and still before all that is not real-time: what it holds,
+    the interpreter lock or one of the kernel, must not wait for another process.
+    """
+    if _is_realtime():
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+
+
+def share_priority(process: int) -> None:
+    """Give a process the calling thread's real-time priority, if it has one."""
+    if _is_realtime():
+        with suppress(ProcessLookupError):
+            os.sched_setscheduler(process, os.sched_getscheduler(0), os.sched_getparam(0))
 
 
 def _set_affinity(cpus: tuple[int, ...]) -> str:
@@ -98,7 +138,7 @@ def _lock_memory() -> str:
 
 
 def apply_realtime(settings: RealtimeSettings) -> list[str]:
-    """Apply settings: priority and CPUs to the calling thread, the rest to the process.
+    """Apply settings: CPUs and the highest priority to the calling thread, the rest to the process.
 
     Returns:
         One sentence, with the mend, for each setting that the system refuses. The rest is applied.

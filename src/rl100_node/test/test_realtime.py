@@ -1,10 +1,13 @@
 """Even timing: the loop keeps to its grid, counts what it misses, follows events, ends cleanly, and
-every real-time setting is applied or refused with a sentence; no refusal ends the program."""
+every real-time setting is applied or refused with a sentence; no refusal ends the program. With a
+priority the process's other threads come just behind the loop, a loader last."""
 
 from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl100_node.figures import Window
-from rl100_node.realtime import SLEW, DeadlineLoop, RealtimeSettings, apply_realtime
+from rl100_node.realtime import (
+    SLEW,
+    DeadlineLoop,
+    RealtimeSettings,
+    apply_realtime,
+    back_to_normal,
+    share_priority,
+    work_behind_loops,
+)
 
 MS = 1_000_000
 PATIENCE_S = 30.0
@@ -27,6 +38,7 @@ def _own_thread_only() -> Iterator[None]:
     yield
     gc.unfreeze()
     gc.enable()
+    back_to_normal()
 
 
 def in_a_thread(settings: RealtimeSettings) -> tuple[list[str], set[int], int]:
@@ -188,6 +200,50 @@ def test_a_refused_priority_names_the_mend(monkeypatch: pytest.MonkeyPatch) -> N
 def test_priority_is_applied_or_refused() -> None:
     refusals, _, policy = in_a_thread(RealtimeSettings(thread_priority=1))
     assert (policy == os.SCHED_FIFO) == (refusals == [])
+
+
+def scheduling(thread: int) -> tuple[int, int]:
+    return os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority
+
+
+def test_what_the_loop_waits_for_comes_just_behind_it() -> None:
+    """All threads of the process; a loader and its process come last of what is real-time."""
+    found: dict[str, tuple[int, int]] = {}
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+    def load() -> None:
+        found["inherited"] = scheduling(0)
+        work_behind_loops()
+        share_priority(child.pid)
+        found["loader"], found["child"] = scheduling(0), scheduling(child.pid)
+
+    done = threading.Event()
+    bystander = threading.Thread(target=done.wait)
+    bystander.start()
+    loop = DeadlineLoop(lambda _: None, 10 * MS, settings=RealtimeSettings(thread_priority=9))
+    try:
+        refused = loop.start()
+        assert loop._thread is not None and loop._thread.native_id and bystander.native_id
+        threads = {"loop": loop._thread.native_id, "bystander": bystander.native_id, "main": 0}
+        found |= {name: scheduling(thread) for name, thread in threads.items()}
+        loader = threading.Thread(target=load)
+        loader.start()
+        loader.join()
+    finally:
+        assert loop.stop()
+        done.set()
+        child.communicate(b"\n")
+    if refused:
+        assert set(found.values()) == {(os.SCHED_OTHER, 0)}
+    else:
+        behind, last = (os.SCHED_FIFO, 8), (os.SCHED_RR, 1)
+        assert found.pop("loop") == (os.SCHED_FIFO, 9)
+        assert found == {
+            **dict.fromkeys(("bystander", "main", "inherited"), behind),
+            **dict.fromkeys(("loader", "child"), last),
+        }
+        back_to_normal()
+        assert scheduling(0) == (os.SCHED_OTHER, 0)
 
 
 def test_memory_is_not_locked_where_later_allocations_would_fail(

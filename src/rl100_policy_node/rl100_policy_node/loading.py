@@ -10,6 +10,7 @@ from pathlib import Path
 from rl100_contracts.bundle import DENOISER, POLICY
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
+from rl100_node.realtime import work_behind_loops
 from rl100_policy_node.checker import BundleChecker
 from rl100_policy_node.providers import CPU, choose_provider
 from rl100_policy_node.runtime import PolicyRuntime
@@ -86,6 +87,7 @@ class BundleLoader:
 
         def work() -> None:
             result: PolicyRuntime | ContractError
+            work_behind_loops()
             try:
                 result = load()
             except ContractError as error:

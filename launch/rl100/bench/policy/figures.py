@@ -20,7 +20,11 @@ FEWEST_STOPS = 1000  # for a 99.9th percentile that is not merely the largest va
 
 @dataclass
 class Measured:
-    """Results of the parts; ``reasons``: why a part is missing, by its name."""
+    """Results of the parts.
+
+    ``reasons``: why a part is missing, by its name. ``refused``: what the system refused of the
+    real-time settings at 100 Hz; None: it was not asked for any.
+    """
 
     pairs: dict[str, Pair] = field(default_factory=dict)
     openvino: dict[str, OpenVino] = field(default_factory=dict)
@@ -30,6 +34,7 @@ class Measured:
     swaps: Swaps | None = None
     stops_ms: list[float] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
+    refused: Sequence[str] | None = None
 
     def why(self, part: str) -> str:
         """Why a part is missing."""
@@ -147,6 +152,14 @@ def _sustained(name: str, measured: Measured, network: str) -> list[Figure]:
     return figures
 
 
+def _realtime(measured: Measured) -> Figure:
+    """Whether nodes and benchmark ran with real-time priority: it changes every latency."""
+    if measured.refused is None:
+        return missing("realtime", "0 or 1", measured.why("realtime"))
+    note = "; ".join(dict.fromkeys(measured.refused)) or "SCHED_FIFO, locked memory"
+    return single("realtime", float(not measured.refused), "0 or 1", note)
+
+
 def swap_figures(measured: Measured) -> list[Figure]:
     """Bundles changed while the loop runs."""
     found = measured.swaps
@@ -205,5 +218,6 @@ def figures_of(measured: Measured) -> list[Figure]:
     if "unet_small" in measured.sustained:
         figures += _sustained("30hz_unet_small", measured, "unet_small")
     figures += swap_figures(measured) + stop_figures(measured)
+    figures.append(_realtime(measured))
     place = {name: index for index, name in enumerate(HEADLINES)}
     return sorted(figures, key=lambda figure: place.get(figure.name, len(place)))

@@ -20,6 +20,7 @@ class Plan:
         unet_s: length of the 30 Hz run, s.
         swaps: of bundles, under load.
         stops: of the robot.
+        realtime: 1: nodes and benchmark ask for real-time priority, as ``realtime:=true`` does.
     """
 
     rounds: int = 100
@@ -29,6 +30,7 @@ class Plan:
     unet_s: float = 600.0
     swaps: int = 100
     stops: int = 2000
+    realtime: int = 1
 
 
 FULL = Plan()

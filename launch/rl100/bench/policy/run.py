@@ -179,7 +179,8 @@ class Measurement:
         bundle = self._store.bundle(self._skipnet)
         if plan.latency_s:
             self._bare(bundle)
-        with running(bundle, self._log) as run:
+        with running(bundle, self._log, realtime=bool(plan.realtime)) as run:
+            measured.refused = run.refused if plan.realtime else None
             if plan.latency_s:
                 with self._part("latency", "sensor to command", plan.latency_s) as step:
                     measured.latencies = scenarios.measure_latency(run, plan.latency_s, step)
@@ -210,10 +211,10 @@ class Measurement:
         from rl100.bench.policy.system import running
 
         name, network = self._unets[-1]  # the full one when it is there
-        seconds, rate = self._plan.unet_s, network.rate_hz
+        seconds, rate, realtime = self._plan.unet_s, network.rate_hz, bool(self._plan.realtime)
         try:
             with (
-                running(self._store.bundle(network), self._log) as run,
+                running(self._store.bundle(network), self._log, realtime=realtime) as run,
                 self._parts.part(f"{name} at {rate:g} Hz", seconds) as step,
             ):
                 self.measured.sustained[name] = scenarios.sustain(run, seconds, step)
