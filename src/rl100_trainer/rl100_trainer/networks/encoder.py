@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rl100_trainer.networks.blocks import mlp
 from rl100_trainer.networks.images import channels_first
+from rl100_trainer.networks.pooling import linear_then_max
 from rl100_trainer.networks.resnet import RgbEncoder
 
 INITIAL_LOG_VARIANCE = -5.0
@@ -43,13 +44,12 @@ class PointEncoder(nn.Module):
     def forward(self, points: Tensor) -> Tensor:
         """(…, N, point_dim) → (…, out)."""
         # As one matrix of all points: ONNX Runtime then does a layer with bias and ReLU in one go.
-        features = self.points(points.flatten(0, -2)).unflatten(0, points.shape[:-1])
-        # Equal values; amax is the faster one forwards, max the faster one backwards.
-        if torch.is_grad_enabled():
-            pooled = features.max(dim=-2).values
-        else:
-            pooled = features.amax(dim=-2)
-        return self.norm(self.project(pooled))
+        *before, last = self.points
+        assert isinstance(last, nn.Linear)
+        rows = points.flatten(0, -2)
+        for layer in before:
+            rows = layer(rows)
+        return self.norm(self.project(linear_then_max(rows, points.shape[:-1], last)))
 
 
 class ObservationEncoder(nn.Module):

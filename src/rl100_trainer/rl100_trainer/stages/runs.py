@@ -20,6 +20,7 @@ from rl100_trainer.config import TrainConfig, load_config
 from rl100_trainer.data.dataset import EpisodeArrays
 from rl100_trainer.export import export_bundle
 from rl100_trainer.learning_task import LearningTask
+from rl100_trainer.memory import keep_freed_memory
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.spec import PolicySpec
 
@@ -37,12 +38,13 @@ class TrainedPolicy:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """The device of the configuration key ``run.device``; raises ContractError."""
+    """The device of the configuration key ``run.device``, made ready; raises ContractError."""
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ContractError("run.device is cuda, but PyTorch sees no GPU: use run.device=cpu")
     gpu = wanted != "cpu" and torch.cuda.is_available()
     # TF32 would make recomputed log-probabilities differ from the recorded ones.
     torch.backends.cudnn.allow_tf32 = False
+    keep_freed_memory()
     return torch.device("cuda" if gpu else "cpu")
 
 
