@@ -119,7 +119,10 @@ def latency_figures(measured: Measured) -> list[Figure]:
     )
     figures += _p50_p99("sensor_to_command", found.to_command, note)
     figures += _p50_p99("sensor_to_chunk", found.to_chunk)
-    note = "chunk received -> the even tick that executes it first; part of sensor_to_command"
+    note = (
+        "chunk received -> the even tick that executes it first; part of sensor_to_command; "
+        "negative where the gateway had it before the benchmark"
+    )
     figures += _p50_p99("gateway_wait", found.waits, note)
     figures += _p50_p99("skipnet_bare_model", measured.bare_ms, "paced as in the control loop")
     note = "as the policy node reports of itself"
