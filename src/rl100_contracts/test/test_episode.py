@@ -8,12 +8,9 @@ import errno
 import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,96 +19,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rl100_contracts import episode_writer
-from rl100_contracts.decode import decode_executed, message_stamp_ns, peek_stamp_ns
+from rl100_contracts.decode import decode_executed, message_stamp_ns
 from rl100_contracts.episode import (
     EpisodeReader,
     Outcome,
     check_episode,
     list_episodes,
     load_episode_info,
-    required_topics,
     unfinished_episodes,
 )
 from rl100_contracts.episode_writer import EpisodeWriter
 from rl100_contracts.errors import ContractError
 from rl100_contracts.interfaces import ensure_type, has_header
-from rl100_contracts.task import NANOSECONDS, Task, load_task
+from rl100_contracts.task import Task, load_task
+from rl100_contracts.testing import PERIOD, RATED, START, fill, header, make, record
 
+pytestmark = pytest.mark.usefixtures("definitions")
 # A busy machine must not fail a test.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MESSAGES = Path(__file__).resolve().parents[2] / "rl100_msgs" / "msg"
-PERIOD = NANOSECONDS // 20
-START = 1_000 * NANOSECONDS
-RATED = ("joint_states", "tool_pose", "points", "depth", "camera_info", "executed_action")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def definitions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The workspace's own message definitions, found as in a sourced workspace."""
-    prefix = tmp_path_factory.mktemp("prefix")
-    shutil.copytree(MESSAGES, prefix / "share" / "rl100_msgs" / "msg")
-    before = os.environ.get("AMENT_PREFIX_PATH", "")
-    os.environ["AMENT_PREFIX_PATH"] = f"{prefix}{os.pathsep}{before}"
-    yield
-    os.environ["AMENT_PREFIX_PATH"] = before
-
-
-@pytest.fixture
-def task() -> Task:
-    """The built-in task."""
-    return load_task("push")
-
-
-def make(msgtype: str, stamp_ns: int, **values: Any) -> bytes:
-    """A serialized message of any type with a header; other fields from ``values``."""
-    store = ensure_type(msgtype)
-
-    def default(name: str) -> Any:
-        fields: dict[str, Any] = {}
-        for key, described in store.fielddefs[name][1]:
-            kind: Any = described[0]
-            detail: Any = described[1]
-            if kind.name == "NAME":
-                fields[key] = default(detail)
-            elif kind.name == "BASE":
-                fields[key] = "" if detail[0] == "string" else 0
-            elif kind.name == "ARRAY":
-                fields[key] = np.zeros(detail[1], dtype=detail[0][1][0])
-            elif detail[0][0].name == "BASE" and detail[0][1][0] != "string":
-                fields[key] = np.zeros(0, dtype=detail[0][1][0])
-            else:
-                fields[key] = []
-        return store.types[name](**fields)
-
-    message = default(msgtype)
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, NANOSECONDS)
-    for key, value in values.items():
-        assert hasattr(message, key)
-        setattr(message, key, value)
-    return bytes(store.serialize_cdr(message, msgtype))
-
-
-def header(stamp_ns: int, body: bytes = b"") -> bytes:
-    """The start of any serialized message with a header, followed by arbitrary bytes."""
-    sec, nanosec = divmod(stamp_ns, NANOSECONDS)
-    return b"\x00\x01\x00\x00" + struct.pack("<iI", sec, nanosec) + body
-
-
-def fill(writer: EpisodeWriter, ticks: int = 20, skip: tuple[str, ...] = ()) -> None:
-    """Write a regular episode; ``skip`` names streams that stay silent."""
-    for tick in range(ticks):
-        for name in RATED:
-            if name not in skip:
-                stamp = START + tick * PERIOD
-                writer.write(name, stamp + 5, make(writer.task.streams[name].type, stamp))
-
-
-def record(data: Path, name: str, task: Task, ticks: int = 20) -> Path:
-    """One complete episode on the disc."""
-    writer = EpisodeWriter(data, name, task)
-    fill(writer, ticks)
-    writer.finish(Outcome.SUCCESS, "test", ticks)
-    return data / name
 
 
 def test_written_episode_reads_back(tmp_path: Path, task: Task) -> None:
@@ -369,49 +295,6 @@ def test_types_that_cannot_be_recorded_leave_nothing(tmp_path: Path, task: Task)
     assert has_header("sensor_msgs/msg/Joy") and not has_header("builtin_interfaces/msg/Time")
 
 
-def test_audit_names_what_was_lost(tmp_path: Path, task: Task) -> None:
-    silent = EpisodeWriter(tmp_path, "silent", task)
-    fill(silent, skip=("points",))
-    info = silent.finish(Outcome.SUCCESS, "test", 20)
-    assert not info.complete
-    assert info.problems == ["no message on /rl100/points"]
-    assert info.audit["/rl100/points"].received == 0
-    assert info.audit["/rl100/points"].expected == 19
-    assert info.audit["/rl100/policy_step"].expected is None
-
-    gap = EpisodeWriter(tmp_path, "gap", task)
-    late = EpisodeWriter(tmp_path, "late", task)
-    for tick in range(400):
-        for name in RATED:
-            stamp = START + tick * PERIOD
-            if not (name == "depth" and 200 <= tick < 206):
-                gap.write(name, stamp, header(stamp))
-            if not (name == "tool_pose" and tick >= 390):
-                late.write(name, stamp, header(stamp))
-    # Both lose fewer messages than the allowed fraction, but in one piece.
-    assert gap.finish(Outcome.SUCCESS, "test", 400).problems == [
-        "/camera/depth/image_rect_raw: a gap of 0.35 s"
-    ]
-    assert late.finish(Outcome.SUCCESS, "test", 400).problems == ["/tool_pose: a gap of 0.50 s"]
-
-
-def test_audit_tells_missing_stamps_from_missing_messages(tmp_path: Path, task: Task) -> None:
-    writer = EpisodeWriter(tmp_path, "zero", task)
-    fill(writer, skip=("points",))
-    for tick in range(20):
-        writer.write("points", START + tick, header(0))
-    info = writer.finish(Outcome.SUCCESS, "test", 20)
-    assert info.problems == ["/rl100/points: 20 messages without a stamp in their header"]
-    assert info.start_ns == START
-
-
-def test_empty_episode_is_kept_but_not_complete(tmp_path: Path, task: Task) -> None:
-    info = EpisodeWriter(tmp_path, "empty", task).finish(Outcome.UNKNOWN, "interrupted", 0)
-    assert info.problems == [f"no message on {topic}" for topic in required_topics(task)]
-    with EpisodeReader(tmp_path / "empty", task) as reader:
-        assert list(reader.messages()) == []
-
-
 def test_discard_deletes_only_this_episode(tmp_path: Path, task: Task) -> None:
     kept = record(tmp_path, "kept", task)
     writer = EpisodeWriter(tmp_path, "gone", task)
@@ -471,40 +354,3 @@ def test_manifest_cannot_point_outside_its_folder(tmp_path: Path, task: Task) ->
         (path / "episode.json").write_text(json.dumps({**content, "bag_file": name}))
         with pytest.raises(ContractError, match="bag_file must be a file name"):
             load_episode_info(path)
-
-
-@UNHURRIED
-@given(
-    sec=st.integers(-(2**31), 2**31 - 1),
-    nanosec=st.integers(0, 2**32 - 1),
-    big=st.booleans(),
-    body=st.binary(max_size=64),
-)
-def test_peeked_stamp_is_the_header_stamp(sec: int, nanosec: int, big: bool, body: bytes) -> None:
-    order = ">" if big else "<"
-    data = bytes([0, 0 if big else 1, 0, 0]) + struct.pack(f"{order}iI", sec, nanosec) + body
-    assert peek_stamp_ns(data) == sec * NANOSECONDS + nanosec
-    assert peek_stamp_ns(memoryview(data)) == sec * NANOSECONDS + nanosec
-
-
-@UNHURRIED
-@given(stamp=st.integers(0, 2**31 * NANOSECONDS - 1), frame=st.text(max_size=8))
-def test_peeked_stamp_of_a_real_message(stamp: int, frame: str) -> None:
-    store = ensure_type("sensor_msgs/msg/Joy")
-    sec, nanosec = divmod(stamp, NANOSECONDS)
-    time = store.types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
-    message = store.types["sensor_msgs/msg/Joy"](
-        header=store.types["std_msgs/msg/Header"](stamp=time, frame_id=frame.replace("\0", "")),
-        axes=np.zeros(2, dtype=np.float32),
-        buttons=np.zeros(1, dtype=np.int32),
-    )
-    for little in (True, False):
-        data = store.serialize_cdr(message, "sensor_msgs/msg/Joy", little_endian=little)
-        assert peek_stamp_ns(bytes(data)) == stamp
-
-
-@UNHURRIED
-@given(st.binary(max_size=11))
-def test_peek_refuses_what_is_too_short(data: bytes) -> None:
-    with pytest.raises(ContractError, match="too short"):
-        peek_stamp_ns(data)

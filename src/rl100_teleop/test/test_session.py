@@ -4,18 +4,10 @@ what is kept – in real time and in lockstep, through resets and restarts of th
 
 from __future__ import annotations
 
-import resource
-import struct
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from rl100_contracts.decode import peek_stamp_ns
 from rl100_contracts.episode import (
     EpisodeReader,
     Outcome,
@@ -24,107 +16,22 @@ from rl100_contracts.episode import (
     unfinished_episodes,
 )
 from rl100_contracts.errors import ContractError
-from rl100_contracts.interfaces import ensure_type
-from rl100_contracts.task import NANOSECONDS, Task, load_task
-from rl100_teleop.recorder.session import (
-    EXECUTED_TYPE,
-    REWARD_TYPE,
-    Ended,
-    RecordingSession,
-    Settings,
-    Verdict,
+from rl100_contracts.task import NANOSECONDS
+from rl100_teleop.recorder.session import RecordingSession, Settings, Verdict
+from rl100_teleop.testing import (
+    DISCARD,
+    FAILURE,
+    OBSERVED,
+    PERIOD,
+    REWARD,
+    SIM_START,
+    STOP,
+    SUCCESS,
+    Bench,
+    chain,
+    executed,
+    header,
 )
-from rl100_teleop.recorder.stamps import Place, WorldClock
-from rl100_teleop.recorder.tally import CHAIN_TYPE
-
-# A busy machine must not fail a test.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-PERIOD = NANOSECONDS // 20
-SIM_START = 100 * NANOSECONDS
-OBSERVED = ("joint_states", "tool_pose", "points", "depth", "camera_info")
-SUCCESS, FAILURE, DISCARD, STOP, REWARD = range(5)
-
-
-def header(stamp_ns: int) -> bytes:
-    sec, nanosec = divmod(stamp_ns, NANOSECONDS)
-    return b"\x00\x01\x00\x00" + struct.pack("<iI", sec, nanosec)
-
-
-def _header_object(stamp_ns: int) -> object:
-    types = ensure_type(REWARD_TYPE).types
-    sec, nanosec = divmod(stamp_ns, NANOSECONDS)
-    time = types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
-    return types["std_msgs/msg/Header"](stamp=time, frame_id="")
-
-
-def reward(kind: int, stamp_ns: int, labeller: str = "keyboard") -> bytes:
-    store = ensure_type(REWARD_TYPE)
-    event = store.types[REWARD_TYPE](
-        header=_header_object(stamp_ns), kind=kind, value=0.0, labeller=labeller
-    )
-    return bytes(store.serialize_cdr(event, REWARD_TYPE))
-
-
-def chain(stamp_ns: int, sequence: int) -> bytes:
-    store = ensure_type(CHAIN_TYPE)
-    message = store.types[CHAIN_TYPE](
-        header=_header_object(stamp_ns), sequence=sequence, policy_version="v1",
-        denoising_steps=1, horizon=1, action_dim=2, chain=np.zeros(4, np.float32),
-        log_probs=np.zeros(1, np.float32), timesteps=np.zeros(1, np.uint32),
-    )  # fmt: skip
-    return bytes(store.serialize_cdr(message, CHAIN_TYPE))
-
-
-def executed(
-    stamp_ns: int, source: str = "policy", version: str = "v1", sequence: int = 1
-) -> bytes:
-    store = ensure_type(EXECUTED_TYPE)
-    message = store.types[EXECUTED_TYPE](
-        header=_header_object(stamp_ns), mode=2, source=source, policy_version=version,
-        chunk_sequence=sequence, chunk_index=0, hold=False, limited=False,
-        raw_action=np.zeros(2, np.float32), action=np.zeros(2, np.float32),
-        target=np.zeros(2), feedback=np.zeros(2), reason="",
-        planned_target=np.zeros(2), sent=True, shadow_version="", shadow_sequence=0,
-        shadow_index=0, shadow_raw_action=np.zeros(0, np.float32),
-        shadow_action=np.zeros(0, np.float32), shadow_target=np.zeros(0), shadow_deviation=0.0,
-    )  # fmt: skip
-    return bytes(store.serialize_cdr(message, EXECUTED_TYPE))
-
-
-class Bench:
-    """A session with a clock that the test moves."""
-
-    def __init__(self, data: Path, *, lockstep: bool = True, task: Task | None = None) -> None:
-        self.now = 0.0
-        self.data = data
-        self.task = task or load_task("push")
-        settings = Settings(lockstep=lockstep, min_free_mb=0.0)
-        self.session = RecordingSession(self.task, data, settings, clock=lambda: self.now)
-
-    def observe(self, stamp_ns: int) -> None:
-        for name in OBSERVED:
-            self.session.receive(name, header(stamp_ns))
-
-    def tick(self, stamp_ns: int, **action: str) -> None:
-        self.observe(stamp_ns)
-        self.session.receive("executed_action", executed(stamp_ns, **action))
-
-    def ticks(self, first: int, count: int, start_ns: int = SIM_START, **action: str) -> None:
-        for index in range(first, first + count):
-            self.tick(start_ns + index * PERIOD, **action)
-
-    def label(self, kind: int, stamp_ns: int) -> None:
-        self.session.receive("reward", reward(kind, stamp_ns))
-
-    def close(self) -> Ended:
-        closing = self.session.poll()
-        assert closing is not None
-        return closing.save()
-
-    def stamps(self, name: str, stream: str = "points") -> list[int]:
-        topic = self.task.streams[stream].topic
-        with EpisodeReader(self.data / name, self.task) as reader:
-            return [peek_stamp_ns(data) for _, _, _, data in reader.raw([topic])]
 
 
 def test_lockstep_episode_ends_when_its_last_tick_is_in(tmp_path: Path) -> None:
@@ -439,90 +346,3 @@ def test_start_refusals(tmp_path: Path) -> None:
     full = RecordingSession(bench.task, tmp_path / "new", Settings(min_free_mb=1e12))
     with pytest.raises(ContractError, match="make room"):
         full.start()
-
-
-def test_names_of_crashed_episodes_are_not_used_again(tmp_path: Path) -> None:
-    names = set()
-    for _ in range(3):
-        # Three recorders that died within one second of each other.
-        names.add(Bench(tmp_path).session.start())
-    assert len(names) == 3 == len(unfinished_episodes(tmp_path))
-
-
-FULL_DISC = """
-import resource, signal, sys
-from pathlib import Path
-from rl100_contracts.task import load_task
-from rl100_teleop.recorder.session import RecordingSession, Settings, Verdict
-from rl100_contracts.episode import Outcome
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, resource.RLIM_INFINITY))
-session = RecordingSession(load_task("push"), Path(sys.argv[1]), Settings(lockstep=True))
-session.start("lost")
-for tick in range(8):
-    session.receive("depth", bytes([0, 1, 0, 0, 100 + tick // 20]) + bytes(700_000))
-    closing = session.poll()
-    if closing:
-        break
-ended = closing.save()
-print(ended.saved, ended.message)
-session.start("next")
-session.label(Verdict(Outcome.SUCCESS, "test"))
-session.interrupt().save()
-"""
-
-
-def test_full_disc_loses_this_episode_only(tmp_path: Path) -> None:
-    """A real refused write: a limit on the size of files stands in for the full disc."""
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
-    kept = Bench(tmp_path)
-    kept.session.start("kept")
-    kept.ticks(0, 10)
-    kept.label(SUCCESS, SIM_START + 9 * PERIOD)
-    assert kept.close().saved
-    before = (tmp_path / "kept" / "kept.mcap").read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISC, str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith("False the episode is lost: ")
-    assert "lost: cannot be written (File too large)" in done.stdout
-    assert done.stderr == ""
-    assert list_episodes(tmp_path) == [tmp_path / "kept", tmp_path / "next"]
-    assert (tmp_path / "kept" / "kept.mcap").read_bytes() == before
-
-
-@UNHURRIED
-@given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 3), st.booleans())))
-def test_world_clock_never_mixes_worlds(moves: list[tuple[str, int, bool]]) -> None:
-    """Streams that each come in order, at their own pace, through forward resets: whatever is
-    HERE or begins a world belongs to the newest world that any stream has shown."""
-    clock = WorldClock(jump_ns=300)
-    world = {"a": 0, "b": 0, "c": 0}
-    step = {"a": 0, "b": 0, "c": 0}
-    shown = 0
-    for name in world:
-        clock.see(name, 10)
-    for stream, advance, reset in moves:
-        if reset:
-            # No stream lags by more than one world: the simulator waits for its commands.
-            world[stream] = min(world[stream] + 1, min(world.values()) + 1)
-            step[stream] = 0
-        step[stream] = min(step[stream] + advance, 9)
-        place = clock.see(stream, world[stream] * 1000 + 10 + step[stream] * 20)
-        if place is Place.NEW_WORLD:
-            assert world[stream] > shown
-        if place is Place.HERE:
-            assert world[stream] == shown
-        shown = max(shown, world[stream])
-
-
-@UNHURRIED
-@given(st.lists(st.tuples(st.sampled_from([*OBSERVED, "executed_action", "reward"]), st.binary())))
-def test_any_bytes_are_survived(
-    tmp_path_factory: pytest.TempPathFactory, messages: list[tuple[str, bytes]]
-) -> None:
-    bench = Bench(tmp_path_factory.mktemp("bytes"))
-    bench.session.start("e")
-    for stream, data in messages:
-        bench.session.receive(stream, data)
-        bench.session.poll()
