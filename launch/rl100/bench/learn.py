@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rl100_trainer.rollouts.source import Sampler
 
 FRESH_SEEDS = 1_000_000  # start states that no stage has seen
+SEEDS = 100
 EPISODES, QUICK_EPISODES = 500, 200
 REQUEST, RESULT, IMITATION = "request.json", "result.json", "imitation.json"
 IMITATION_FIGURES = (
@@ -154,6 +155,11 @@ def run(options: Options, on_seed: Callable[[int], None] = lambda _: None) -> li
         Interrupted: after Ctrl-C; the same command goes on.
     """
     task = options.task or (QUICK_TASK if options.quick else "push")
+    if options.first_seed + options.seeds > SEEDS:
+        raise ContractError(
+            f"--first-seed {options.first_seed} --seeds {options.seeds}: seeds are 0 to "
+            f"{SEEDS - 1}, as later ones would learn from the start states of the evaluation"
+        )
     runs = options.folder / folder_name(task, options)
     results = []
     console = Console(stderr=True)

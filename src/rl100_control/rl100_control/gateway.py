@@ -7,6 +7,7 @@ plan just ends, the robot comes to rest within its limits; in all other holds it
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -22,6 +23,8 @@ from rl100_control.tick import FloatArray, Mode, Shadow, Tick
 # sentence that says why it must not be sent, or an empty string.
 Check = Callable[[FloatArray, FloatArray], str]
 
+# Commands of this type are velocities: a hold is none, wherever the robot is.
+VELOCITIES = "geometry_msgs/msg/TwistStamped"
 # Feedback that was away for longer says nothing about what happened meanwhile.
 GAP_NS = NANOSECONDS // 2
 # A person moves the robot in these, when anybody does.
@@ -40,6 +43,7 @@ class Gateway:
         release_s: a take-over ends after so long without an action of the operator; 0: by
             ``set_mode`` only.
         checks: asked before each target is sent; the first sentence makes the tick a hold.
+        steady_ns: time that no jump of the wall clock touches, ns.
     """
 
     def __init__(
@@ -51,9 +55,10 @@ class Gateway:
         arming: bool = False,
         release_s: float = 0.0,
         checks: Sequence[Check] = (),
+        steady_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._task = task
-        self._checks = tuple(checks)
+        self._checks, self._steady_ns = tuple(checks), steady_ns
         self._lockstep = lockstep
         self._needs_arming = arming and not lockstep
         self.armed = not self._needs_arming
@@ -122,7 +127,7 @@ class Gateway:
         elif teleop:
             if self.mode is Mode.POLICY:
                 self.set_mode(Mode.TAKEOVER)
-            self._operator_ns = now_ns
+            self._operator_ns = self._steady_ns()
         elif now_ns - chunk.observation_ns > self._observation_ns:
             return (
                 f"chunk {chunk.sequence} of '{chunk.source}' was planned on an observation that is "
@@ -148,6 +153,14 @@ class Gateway:
         self.disarm()
         self.new_episode()
 
+    def begin(self) -> None:
+        """Before the first tick, and before the first one after a pause."""
+        self.disarm()
+        # Somebody else may have moved the robot meanwhile.
+        self._synced = False
+        if not self._lockstep:
+            self.new_episode()
+
     def set_mode(self, mode: Mode, *, clear_stop: bool = False) -> str:
         """Change the mode; returns why not, or an empty string."""
         if mode is Mode.STOPPED:
@@ -159,8 +172,7 @@ class Gateway:
                 "is gone"
             )
         if self.mode in (Mode.IDLE, Mode.STOPPED):
-            # Somebody else may have moved the robot meanwhile.
-            self._synced = False
+            self._synced = False  # as in ``begin``
         self._operator_ns = None
         if mode is not self.mode and not self._lockstep:
             # In lockstep the stamps alone decide: the world waits, so no plan is out of date.
@@ -203,13 +215,19 @@ class Gateway:
             return self.mode is Mode.STOPPED  # in idle the tick waits for a mode
         return plan.covers(stamp_ns)
 
+    def last_hold(self, now_ns: int, reason: str) -> Tick | None:
+        """What ends motion before the gateway falls silent; None: it has moved nothing."""
+        if self.mode is Mode.IDLE or self._feedback is None or not self._synced:
+            return None
+        return self._hold(now_ns, reason, True, None)
+
     def tick(self, now_ns: int) -> Tick | None:
         """Decide what to send at ``now_ns``; None: nothing may be sent (idle, or no feedback)."""
         if self.mode is Mode.IDLE or self._feedback is None:
             return None
         self.ticks += 1
         operator_ns = self._operator_ns if self.mode is Mode.TAKEOVER else None
-        if operator_ns is not None and 0 < self._release_ns < now_ns - operator_ns:
+        if operator_ns is not None and 0 < self._release_ns < self._steady_ns() - operator_ns:
             self.set_mode(Mode.POLICY)
         plan = self._plan_of(self.mode)
         # Taken also when it cannot be executed: an action is for one tick only.
@@ -279,7 +297,8 @@ class Gateway:
             self._shaper.sync(self._feedback)
         if self._error() > limit:
             # The target is clipped into the limits, and going there would be a leap.
-            return "the robot is far outside its position limits: move it back by hand", False
+            reason = "the robot is far outside its position limits: move it back by hand"
+            return reason, self._task.action.command_type == VELOCITIES
         reason = f"the robot is more than {limit} away from its target (limits.max_tracking_error)"
         return reason, True
 

@@ -24,7 +24,7 @@ from rl100_control.gateway import Gateway
 from rl100_control.kinematics import TargetCheck
 from rl100_control.outgoing import COMMANDS, executed_message
 from rl100_control.status import StatusReporter
-from rl100_control.tick import MODES, Mode
+from rl100_control.tick import MODES, Mode, Tick
 from rl100_msgs.msg import ActionChunk, EpisodeEvent, ExecutedAction, GatewayStatus, RewardEvent
 from rl100_msgs.srv import SetMode
 from rl100_node.lifecycle import AutostartLifecycleNode
@@ -111,7 +111,8 @@ class GatewayNode(AutostartLifecycleNode):
 
     def start(self) -> None:
         """Begin to tick."""
-        self._gateway.disarm()
+        with self._lock:
+            self._gateway.begin()
         if not self._lockstep:
             self._loop = DeadlineLoop(
                 self._on_deadline,
@@ -120,16 +121,18 @@ class GatewayNode(AutostartLifecycleNode):
                 name="gateway",
                 on_failure=self._on_failure,
             )
-            for refusal in self._loop.start():
+            self._status.refused = self._loop.start()
+            for refusal in self._status.refused:
                 self.get_logger().warning(refusal)
         self._status.publish()
 
     def halt(self) -> None:
-        """Send nothing more; the robot's own command time-out holds it."""
+        """Send a last hold and nothing more; the robot's own command time-out holds it then."""
         figures = self._figures()
         if self._loop is not None:
             self._loop.stop()
             self._loop = None
+            self._fall_silent("the gateway ends")
         self._pending = None
         if self._status.report.ticks:
             self.get_logger().info(self._status.report.text(figures))
@@ -242,10 +245,12 @@ class GatewayNode(AutostartLifecycleNode):
             response.message = f"mode {request.mode} is unknown: use ExecutedAction.MODE_*"
         else:
             with self._lock:
+                if request.mode == Mode.IDLE:
+                    self._fall_silent("the mode is idle from now on")
                 response.message = self._gateway.set_mode(
                     Mode(request.mode), clear_stop=request.clear_stop
                 )
-                if self._gateway.mode in (Mode.STOPPED, Mode.IDLE):
+                if self._gateway.mode is Mode.STOPPED:
                     self._act_at_once()
         response.accepted = not response.message
         response.mode = int(self._gateway.mode)
@@ -273,7 +278,8 @@ class GatewayNode(AutostartLifecycleNode):
         """In the loop's thread; ``wanted_ns``: when the tick should have begun, steady time."""
         with self._lock:
             self._next_chunk.wait(wanted_ns, self._arrivals.patience_ns)
-            late_ns = time.monotonic_ns() - wanted_ns
+            # After a stall plans are older, not the time that they are judged by.
+            late_ns = min(time.monotonic_ns() - wanted_ns, self._task.control.period_ns)
             self._tick(self._now_ns() - late_ns)  # plans are followed on the even grid
 
     def _try_pending(self) -> None:
@@ -297,8 +303,17 @@ class GatewayNode(AutostartLifecycleNode):
     def _tick(self, now_ns: int) -> None:
         self._pending = None
         tick = self._gateway.tick(now_ns)
-        if tick is None:
-            return
+        if tick is not None:
+            self._send(tick)
+
+    def _fall_silent(self, reason: str) -> None:
+        """A robot that follows velocities would go on with the last one."""
+        if not self._lockstep and self.context.ok():
+            tick = self._gateway.last_hold(self._now_ns(), reason)
+            if tick is not None:
+                self._send(tick)
+
+    def _send(self, tick: Tick) -> None:
         if tick.send:
             self._commands.publish(self._command_of(self._task, tick))
         self._executed.publish(executed_message(self._task, tick))

@@ -51,12 +51,13 @@ def trajectory_command(task: Task, tick: Tick) -> JointTrajectory:
     """The target as one point that is to be reached one control period from now on.
 
     The stamp is zero, which means "now": a trajectory that begins in the past is refused by
-    controllers, so clocks that differ a little would stop the robot.
+    controllers, so clocks that differ a little would stop the robot. It has no velocity:
+    joint_trajectory_controller refuses a trajectory that ends in motion, unless it is told
+    otherwise, and would then follow the holds only.
     """
     sec, nanosec = split_ns(task.control.period_ns)
     point = JointTrajectoryPoint(
         positions=tick.target.tolist(),
-        velocities=tick.velocity.tolist(),
         time_from_start=Duration(sec=sec, nanosec=nanosec),
     )
     return JointTrajectory(joint_names=list(task.action.names), points=[point])

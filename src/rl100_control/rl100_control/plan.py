@@ -116,6 +116,9 @@ class Plan:
         if refusal:
             self.dropped_chunks += 1
             return refusal
+        # Where nobody asks what is due (idle, stopped), plans must not pile up.
+        while self._planned and self._planned[0].chunk.expires_ns < now_ns:
+            self._planned.popleft()
         replaced: list[Planned] = []
         while self._planned and self._planned[-1].stamp_ns >= chunk.stamps_ns[0]:
             replaced.append(self._planned.pop())

@@ -32,6 +32,7 @@ class StatusReporter:
     Attributes:
         holding: whether the last tick was a hold.
         report: what is counted.
+        refused: real-time settings that the system refused, one sentence each.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class StatusReporter:
         self._command_topic, self._figures, self._kinematics = command_topic, figures, kinematics
         self.diagnostics = Diagnostics(node)
         self.report = RunReport()
+        self.refused: list[str] = []
         self.holding, self._reason = True, "no feedback yet"
         self._refusal, self._refused_until = "", 0.0
         self._rate_from, self._rate_hz = (time.monotonic(), 0), 0.0
@@ -86,8 +88,8 @@ class StatusReporter:
             # Why nothing is due is often that something was refused.
             refused = f"; {warning}" if warning and self._reason.startswith("no action") else ""
             return WARN, f"holding: {self._reason}{refused}"
-        if warning:
-            return WARN, warning
+        if warning or self.refused:
+            return WARN, warning or self.refused[0]
         if gateway.mode is Mode.SHADOW:
             return OK, "shadow: the policy moves nothing"
         return OK, "running"

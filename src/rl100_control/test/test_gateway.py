@@ -15,7 +15,18 @@ from rl100_contracts.chunks import Chunk, check_chunk
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
 from rl100_control.gateway import Gateway
-from rl100_control.testing import DT, HERE, T0, TASK, absolute_task, chunk, follow, gateway, give
+from rl100_control.testing import (
+    DT,
+    HERE,
+    T0,
+    TASK,
+    absolute_task,
+    changed,
+    chunk,
+    follow,
+    gateway,
+    give,
+)
 from rl100_control.tick import Mode
 
 # --- nothing without feedback, nothing in idle
@@ -291,12 +302,16 @@ def test_after_a_long_hold_motion_starts_at_the_robot() -> None:
     np.testing.assert_allclose(tick.target, sagged + np.array([0.01, 0.0]), atol=1e-8)
 
 
-def test_a_robot_far_outside_its_limits_gets_no_command() -> None:
-    made = Gateway(TASK, Mode.POLICY, lockstep=True)
+@pytest.mark.parametrize(("kind", "sent"), [("PoseStamped", False), ("TwistStamped", True)])
+def test_a_robot_far_outside_its_limits_gets_no_target(kind: str, sent: bool) -> None:
+    """No velocity is no leap, and the last one must not go on."""
+    task = changed(action={"command_type": f"geometry_msgs/msg/{kind}"})
+    made = Gateway(task, Mode.POLICY, lockstep=True)
     made.on_feedback(T0, np.array([0.6, 0.0]))
     give(made, chunk())
     tick = made.tick(T0)
-    assert tick is not None and tick.hold and not tick.send and "by hand" in tick.reason
+    assert tick is not None and tick.hold and "by hand" in tick.reason
+    assert tick.send is sent and not tick.velocity.any()
 
 
 # --- checks from outside

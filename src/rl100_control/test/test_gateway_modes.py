@@ -5,7 +5,8 @@ over by moving, and the policy comes back when asked; in shadow nothing of the p
 its deviation is told; a dead-man switch that is released or silent holds or stops; two policies at
 once hold; old observations are refused; a plan that ends comes to rest within the limits; a chunk
 whose stamps fall between ticks is executed whole; a splice of absolute plans is even; whatever
-plans come, the targets keep position, velocity, acceleration and jerk; the report counts it all.
+plans come, the targets keep position, velocity, acceleration and jerk; the report counts it all;
+after a pause the target is where the robot is; a last hold ends motion; plans do not pile up.
 """
 
 from __future__ import annotations
@@ -15,11 +16,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rl100_contracts.task import NANOSECONDS
 from rl100_control.deadman import Deadman
 from rl100_control.gateway import Gateway
 from rl100_control.plan import Plan
 from rl100_control.report import RunReport
-from rl100_control.testing import DT, HERE, T0, absolute_task, changed, chunk, follow, gateway, give
+from rl100_control.testing import (
+    DT,
+    HERE,
+    T0,
+    TASK,
+    absolute_task,
+    changed,
+    chunk,
+    follow,
+    gateway,
+    give,
+)
 from rl100_control.tick import Mode, Tick
 
 STEP = [0.01, 0.0]
@@ -93,13 +106,62 @@ def test_a_person_takes_over_by_moving_and_the_policy_comes_back_when_asked() ->
 
 
 def test_a_take_over_ends_by_itself_only_where_that_was_asked_for() -> None:
-    made = gateway(lockstep=False, release_s=0.2)
+    steady = [0]
+
+    def tick(index: int) -> Mode:
+        steady[0] = index * DT
+        return follow(made, T0 + index * DT).mode
+
+    made = gateway(lockstep=False, release_s=0.2, steady_ns=lambda: steady[0])
     drive(made, 0, 1, teleop=True)
-    modes = [follow(made, T0 + i * DT).mode for i in range(1, 7)]
+    modes = [tick(i) for i in range(1, 7)]
     assert modes == [Mode.TAKEOVER] * 4 + [Mode.POLICY] * 2
     assert made.set_mode(Mode.TAKEOVER) == ""
-    modes = [follow(made, T0 + i * DT).mode for i in range(7, 17)]
+    modes = [tick(i) for i in range(7, 17)]
     assert modes == [Mode.TAKEOVER] * 10, "it ended before the operator had moved"
+
+
+def test_a_jump_of_the_clock_ends_no_take_over() -> None:
+    made = gateway(lockstep=False, release_s=10.0, steady_ns=lambda: 0)
+    drive(made, 0, 1, teleop=True)
+    later = T0 + 3600 * NANOSECONDS
+    assert made.on_feedback(later, HERE) == ""
+    assert follow(made, later).mode is Mode.TAKEOVER
+
+
+def test_after_a_pause_the_gateway_holds_where_the_robot_is() -> None:
+    """Deactivated and activated again: somebody has moved it by hand meanwhile."""
+    made = gateway(lockstep=False, arming=True)
+    made.begin()
+    assert made.arm() == ""
+    assert not drive(made, 0, 2)[-1].hold
+    there = HERE + 0.4 * TASK.limits.max_tracking_error
+    made.begin()
+    assert made.on_feedback(T0 + 3 * DT, there) == ""
+    tick = made.tick(T0 + 3 * DT)
+    assert tick is not None and tick.hold and "not armed" in tick.reason
+    np.testing.assert_allclose(tick.target, there)
+
+
+def test_the_last_hold_stands_still_and_is_for_a_robot_that_was_moved() -> None:
+    made = gateway(lockstep=False)
+    assert made.last_hold(T0, "the end") is None, "nothing was sent yet"
+    moving = drive(made, 0, 3)[-1]
+    assert moving.velocity.any()
+    last = made.last_hold(T0 + 3 * DT, "the end")
+    assert last is not None and last.hold and last.send and last.reason == "the end"
+    assert not last.velocity.any()
+    np.testing.assert_allclose(last.target, moving.target)
+    assert made.set_mode(Mode.IDLE) == ""
+    assert made.last_hold(T0 + 4 * DT, "the end") is None
+
+
+def test_plans_do_not_pile_up_where_nobody_follows_them() -> None:
+    made = gateway(Mode.IDLE, lockstep=False)
+    for index in range(200):
+        now = T0 + index * DT
+        give(made, chunk(index, now, [STEP] * 4), now)
+    assert len(made._plans[Mode.POLICY]._planned) < 40
 
 
 @pytest.mark.parametrize("mode", [Mode.IDLE, Mode.STOPPED])

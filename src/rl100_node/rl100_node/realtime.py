@@ -19,8 +19,8 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from rl100_node.figures import Window
 
 SWITCH_INTERVAL_S = 0.0005
 COLLECT_PERIOD_NS = 1_000_000_000
+LATEST_COLLECTION_NS = 30 * COLLECT_PERIOD_NS
 # ``align`` moves the grid by this part of a period in a tick, so that it stays even.
 SLEW = 0.01
 _MCL_CURRENT_AND_FUTURE = 3
@@ -58,19 +59,24 @@ def _set_priority(priority: int) -> str:
     A message is taken by a thread of DDS and one of the executor. Where these have to wait for
     other processes, the loop's own priority is of no use.
     """
-    own, others = threading.get_native_id(), os.sched_param(max(priority - 1, 1))
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-        for thread in map(int, os.listdir("/proc/self/task")):
-            if thread != own:
-                with suppress(ProcessLookupError):  # it has just ended
-                    os.sched_setscheduler(thread, os.SCHED_FIFO, others)
+        _lift(threading.get_native_id(), priority)
     except OSError as error:
         return (
             f"thread_priority {priority} is refused ({error.strerror}): allow real-time "
             "scheduling (rtprio in /etc/security/limits.conf, or CAP_SYS_NICE in a container)"
         )
     return ""
+
+
+def _lift(loop: int, priority: int) -> None:
+    """All threads but the loop's own and loaders to one below the loop's priority."""
+    others = os.sched_param(max(priority - 1, 1))
+    for thread in map(int, os.listdir("/proc/self/task")):
+        if thread != loop and thread not in _behind:
+            with suppress(ProcessLookupError):  # it has just ended
+                os.sched_setscheduler(thread, os.SCHED_FIFO, others)
 
 
 def back_to_normal() -> None:
@@ -80,25 +86,26 @@ def back_to_normal() -> None:
             os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
 
 
-def _is_realtime() -> bool:
-    return os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR)
+_behind: set[int] = set()  # threads that are in ``behind_loops``
 
 
-def work_behind_loops() -> None:
-    """Give the calling thread the lowest real-time priority, if it has inherited one.
+@contextmanager
+def behind_loops() -> Iterator[None]:
+    """Work of the calling thread that no loop has to wait for, but that shares a process with one.
 
-    Then it works when no loop has to, and still before all that is not real-time: what it holds,
-    the interpreter lock or one of the kernel, must not wait for another process.
+    It gets the lowest real-time priority, where it has inherited one: what it holds, such as the
+    interpreter lock, must not wait for other processes, and a loop still comes first. No loop that
+    starts meanwhile lifts it.
     """
-    if _is_realtime():
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-
-
-def share_priority(process: int) -> None:
-    """Give a process the calling thread's real-time priority, if it has one."""
-    if _is_realtime():
-        with suppress(ProcessLookupError):
-            os.sched_setscheduler(process, os.sched_getscheduler(0), os.sched_getparam(0))
+    thread = threading.get_native_id()
+    _behind.add(thread)
+    try:
+        if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+            with suppress(PermissionError):  # inherited from a system that grants no more
+                os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        yield
+    finally:
+        _behind.discard(thread)
 
 
 def _set_affinity(cpus: tuple[int, ...]) -> str:
@@ -257,6 +264,13 @@ class DeadlineLoop:
         most = round(SLEW * self._period_ns)
         return max(-most, min(error, most))
 
+    def lift_threads(self) -> None:
+        """Give threads that were made since the start (of a model's pool) their priority too."""
+        thread, priority = self._thread, self._settings.thread_priority
+        if priority and thread is not None and thread.native_id and not self.refusals:
+            with suppress(OSError):  # refused before, too
+                _lift(thread.native_id, priority)
+
     def stop(self, timeout_s: float = 5.0) -> bool:
         """End the loop after the present tick; False when that takes longer than ``timeout_s``."""
         thread, self._thread = self._thread, None
@@ -318,7 +332,11 @@ class DeadlineLoop:
 
     def _collect(self, now: int, deadline: int) -> None:
         """Collect garbage when there is time for it before the next point of the grid."""
-        if now - self._collected_ns < COLLECT_PERIOD_NS or deadline - now < 2 * self._collection_ns:
+        waited = now - self._collected_ns
+        if waited < COLLECT_PERIOD_NS:
+            return
+        # One collection that took long, perhaps as it was interrupted, must not be the last one.
+        if waited < LATEST_COLLECTION_NS and deadline - now < 2 * self._collection_ns:
             return
         gc.collect()
         self._collected_ns = time.monotonic_ns()

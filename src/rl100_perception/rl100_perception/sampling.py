@@ -35,12 +35,14 @@ def farthest_points(points: FloatArray, count: int) -> NDArray[np.intp]:
 def sample_places(points: FloatArray, count: int) -> NDArray[np.intp]:
     """Indices (count,) of exactly ``count`` of the points (n >= 1, 3).
 
-    With more points than needed the farthest ones of each other are taken, in the order of
-    choosing; with fewer all of them, repeated in order until there are enough.
+    The farthest ones of each other are taken, in the order of choosing, so that the first ones are
+    a sample of all; where there are fewer than needed, that order is repeated.
     """
     available = points.shape[0]
-    if available <= count:
-        return np.arange(count, dtype=np.intp) % available
+    if available < count:
+        return np.resize(sample_places(points, available), count)
+    if available == 1:
+        return np.zeros(1, dtype=np.intp)
     if fps_sampling is None:
         return farthest_points(points, count)
     if available < BUCKETS_FROM:

@@ -1,10 +1,9 @@
 """Checks and prepares bundles in a process of its own, so that the running policy does not notice.
 
 Hashing, parsing and optimising a bundle takes a core for a tenth of a second (large ones for
-seconds), and parsing holds Python's interpreter lock. So a process of low priority does it (where
-the node has real-time priority, of the lowest such one) and leaves a copy that ONNX Runtime only
-has to map. It is started with the node and waits, because Python and ONNX Runtime take longer to
-start than a bundle to check.
+seconds), and parsing holds Python's interpreter lock. So a process of low priority does it
+and leaves a copy that ONNX Runtime only has to map. It is started with the node and waits, because
+Python and ONNX Runtime take longer to start than a bundle to check.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from typing import Any
 from rl100_contracts.bundle import MANIFEST, SELFTEST, verify_bundle
 from rl100_contracts.errors import ContractError, run_main
 from rl100_contracts.task import Task
-from rl100_node.realtime import share_priority, work_behind_loops
 
 CLOSE_TIMEOUT_S = 2.0
 # Below the policy, but at 19 it would starve on a busy machine, and its bundle with it.
@@ -70,7 +68,6 @@ class BundleChecker:
         process = self._process
         assert process is not None and process.stdout is not None
         with tempfile.TemporaryDirectory(prefix="rl100-bundle-") as target:
-            share_priority(process.pid)
             request = {"folder": str(folder), "target": target, "graphs": list(graphs)}
             _tell(process, request | {"optimise": optimise})
             line = process.stdout.readline()
@@ -126,7 +123,9 @@ def _main() -> int:
     """In the process: the task, then requests, a line each; each request gets a line back."""
     # Ctrl-C in a terminal reaches this process as well; the node knows what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    work_behind_loops()
+    # A real-time priority of the node is not for this process: it would take a core from drivers
+    # and cameras that have none.
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     os.nice(NICE)
     # A library that prints must not answer in our place.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -128,11 +128,14 @@ class PolicyCore:
         goes back. With the sampler ``k_step`` the bundle must have its chain loaded.
         """
         with self._lock:
+            # Freeing hundreds of megabytes takes a while: `publish` does it when there is time.
+            # Where nothing is published, this thread frees the one before, after the lock.
+            retired = self._retired
             if self.previous is not None and self.previous is not runtime:
-                # Freeing hundreds of megabytes takes a while: `publish` does it when there is time.
-                self._retired.append(self.previous)
+                self._retired = [self.previous]
             self.previous, self.runtime = self.runtime, runtime
             self.statistics.reset()
+        del retired
 
     def set_sampler(self, sampler: Sampler, stochastic: bool) -> None:
         """Choose between the one-step policy and the denoising chain, from the next decision on."""
@@ -304,8 +307,8 @@ class PolicyCore:
             with self._lock:
                 self._set_lead(delay)
                 self._settle(due, now)
-        if self._retired:
-            self._retired.pop()
+        retired, self._retired = self._retired, []
+        del retired
         return True
 
     def _settle(self, due: Due, now: int) -> None:

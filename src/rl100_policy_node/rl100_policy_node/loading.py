@@ -10,7 +10,7 @@ from pathlib import Path
 from rl100_contracts.bundle import DENOISER, POLICY
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
-from rl100_node.realtime import work_behind_loops
+from rl100_node.realtime import behind_loops
 from rl100_policy_node.checker import BundleChecker
 from rl100_policy_node.providers import CPU, choose_provider
 from rl100_policy_node.runtime import PolicyRuntime
@@ -87,9 +87,9 @@ class BundleLoader:
 
         def work() -> None:
             result: PolicyRuntime | ContractError
-            work_behind_loops()
             try:
-                result = load()
+                with behind_loops():
+                    result = load()
             except ContractError as error:
                 result = error
             except Exception as error:  # whatever it is, the running policy goes on

@@ -206,6 +206,7 @@ class PolicyNode(AutostartLifecycleNode):
 
     def _use(self, runtime: PolicyRuntime) -> None:
         self._core.use(runtime)
+        self._loop.lift_threads()  # the inference's own, if it has some
         if runtime.provider.reason:
             self.get_logger().warning(
                 f"provider {runtime.provider.asked} cannot be used, {runtime.provider.name} runs: "

@@ -68,8 +68,8 @@ class ModelConfig(StrictModel):
 class DiffusionConfig(StrictModel):
     """Noise schedule and sampler (squared cosine, DDIM with η = 1)."""
 
-    steps: Annotated[int, Field(ge=1, le=TRAIN_STEPS // 2)] = Field(
-        default=5, description=f"denoising steps K, of T = {TRAIN_STEPS}"
+    steps: Annotated[int, Field(ge=2, le=TRAIN_STEPS // 2)] = Field(
+        default=5, description=f"denoising steps K, of T = {TRAIN_STEPS}; below 5 noise is left"
     )
     sigma_min: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.2,

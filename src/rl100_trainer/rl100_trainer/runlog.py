@@ -46,6 +46,11 @@ class RunLog:
         self._events.close()
 
 
+def forget_metrics(run: Path) -> None:
+    """Drop all logged lines: what wrote them begins again."""
+    (run / METRICS_FILE).unlink(missing_ok=True)
+
+
 def rewind_metrics(run: Path, phase: str, step: int, phases: tuple[str, ...]) -> None:
     """Drop logged lines from after a checkpoint, which a resumed run will write again."""
     path = run / METRICS_FILE

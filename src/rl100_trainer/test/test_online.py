@@ -84,7 +84,9 @@ def stage(pool: EnvironmentPool, script: Sequence[float], config: TrainConfig) -
     value = Critic(REACH_SPEC, policy.normaliser, with_action=False)
     rollouts = source(pool)
     rollouts.script = script
-    return OnlineStage(policy, value, rollouts, config, range(10), range(10, 40), fresh_value=False)
+    return OnlineStage(
+        policy, value, rollouts, config, range(10), range(10, 130), fresh_value=False
+    )
 
 
 @pytest.mark.parametrize(

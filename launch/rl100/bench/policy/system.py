@@ -79,5 +79,9 @@ def running(bundle: Path, log: Path, *, realtime: bool = False) -> Iterator[Runn
     ):
         wire.connect(load_manifest(bundle).policy_version)
         with _as_a_robot(realtime) as refused:
-            assert wire.policy_status is not None, "the wire waited for it"
-            yield Running(wire, system, [*wire.policy_status.refused, *refused])
+            normal = [
+                f"{process.spec.name} has no real-time priority: its log says why"
+                for process in system.processes
+                if realtime and os.sched_getscheduler(process.pid or 0) != os.SCHED_FIFO
+            ]
+            yield Running(wire, system, [*normal, *refused])

@@ -61,6 +61,8 @@ def _refilled(clouds: Tensor, order: Tensor, share: Tensor) -> Tensor:
     kept = count - (share * count).long().clamp(max=count - 1)
     places = torch.arange(count, device=clouds.device) % kept[:, None]
     index = order.gather(2, places[:, None].expand_as(order))
+    # In the order that they had: the first points of a cloud are a sample of it (critics.py).
+    index = index.sort(dim=2).values
     return clouds.gather(2, index[..., None].expand_as(clouds))
 
 

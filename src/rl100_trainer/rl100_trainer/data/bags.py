@@ -155,7 +155,16 @@ def _assemble(
         raise ContractError(f"{path}: holds no executed action with an observation")
     stamps = np.array([step.stamp_ns for step in steps], dtype=np.int64)
     actions = np.stack([step.action for step in steps])
-    sequences = [step.chunk_sequence for step in steps if step.chunk_index == 0]
+    # Not where an action is its chunk's first: that one may have come too late to be executed.
+    before = [None, *(step.chunk_sequence for step in steps[:-1])]
+    decision = np.array(
+        [
+            step.chunk_index == 0 or last not in (None, step.chunk_sequence)
+            for last, step in zip(before, steps, strict=True)
+        ],
+        dtype=np.bool_,
+    )
+    sequences = [step.chunk_sequence for step, new in zip(steps, decision, strict=True) if new]
     known = bool(sequences) and all(sequence in chains for sequence in sequences)
     return EpisodeArrays(
         episode_id=info.episode_id,
@@ -163,7 +172,7 @@ def _assemble(
         actions=actions,
         stamps=stamps,
         segment=segments(stamps, task.control.period_ns),
-        decision=np.array([step.chunk_index == 0 for step in steps], dtype=np.bool_),
+        decision=decision,
         mode=np.array([step.mode for step in steps], dtype=np.uint8),
         rewards=step_rewards(task, actions, info.outcome is Outcome.SUCCESS),
         outcome=info.outcome.value,

@@ -75,8 +75,7 @@ class VectorSource:
         """One episode for each seed, without exploration noise."""
         success = np.zeros(len(seeds), dtype=np.bool_)
         steps = np.zeros(len(seeds), dtype=np.int64)
-        generator = torch.Generator().manual_seed(self._seed)
-        for slots, _, chosen in self._episodes(policy, sampler, seeds, generator, False):
+        for slots, _, chosen in self._episodes(policy, sampler, seeds, self._fresh(seeds), False):
             batch = self._pool.batch
             steps[chosen] += batch.steps[slots]
             success[chosen] |= batch.success[slots]

@@ -16,7 +16,7 @@ from rl100_trainer.data.transitions import Transitions, make_transitions
 from rl100_trainer.learning_task import LearningTask
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.rl.critic_training import OfflineCritics, OnStep
-from rl100_trainer.runlog import RunLog
+from rl100_trainer.runlog import RunLog, forget_metrics
 from rl100_trainer.stages.offline import OfflineLearner
 from rl100_trainer.stages.runs import VALUE
 
@@ -130,6 +130,7 @@ def improve(
     )
     logs = critics.fit_judge(data, learner.conditions, on_step)
     verdicts = []
+    forget_metrics(folder)  # an interrupted attempt begins again
     with RunLog(folder) as log:
         log.scalars("judge", config.critic.steps, logs)
         for phase in range(config.offline.phases):

@@ -44,7 +44,7 @@ from rl100_trainer.progress import (
 from rl100_trainer.rollouts.diagnosis import diagnose_critics
 from rl100_trainer.rollouts.source import OnPolicySource
 from rl100_trainer.rollouts.vector import VectorSource
-from rl100_trainer.runlog import RunLog, rewind_metrics
+from rl100_trainer.runlog import RunLog, forget_metrics, rewind_metrics
 from rl100_trainer.stages.adoption import trial_result
 from rl100_trainer.stages.imitation import train_imitation
 from rl100_trainer.stages.improvement import fit_critics, improve, load_critics, save_critics
@@ -199,7 +199,7 @@ class IterativeTraining:
             f"{name}:critics", lambda folder: self._fit_critics(folder, number, behaviour, data())
         )
         start = behaviour
-        if self.config.offline.imitate != "none":
+        if self.config.offline.imitate != "none" and self.config.offline.check_episodes:
             self._steps.do(
                 f"{name}:imitate", lambda folder: self._reimitate(folder, behaviour, data())
             )
@@ -367,12 +367,13 @@ class IterativeTraining:
         if not isinstance(self.source, VectorSource):
             raise ContractError("run.algorithm=wsrl learns in process: leave out --ros")
         total = self.config.online.env_steps
+        forget_metrics(folder)  # an interrupted attempt begins again
         with RunLog(folder) as log:
 
             def on_round(env_steps: int, logs: dict[str, float]) -> None:
                 log.scalars("online", env_steps, logs)
                 report = self._on_step if env_steps < total else self._shown
-                report("online", min(env_steps, total), total, logs.get("q_loss", math.nan))
+                report("online", min(env_steps, total), total, logs.get("critic_loss", math.nan))
 
             corrected, curve = finetune(
                 self.source.pool,

@@ -27,6 +27,7 @@ EVALUATE_EVERY = 20  # rounds
 # Two evaluations in a row, confirmed on start states that chose nothing: nothing is left to learn
 # from. Without the confirmation a policy of 96 % was once lucky twice, and the stage ended.
 GOOD_ENOUGH = 0.995
+FEWEST_TO_END = 100  # start states: with fewer, 99.5 % cannot be told from 90
 POLISH_LEVELS = 4
 
 
@@ -105,6 +106,8 @@ class OnlineStage:
     def _good_enough(self) -> bool:
         if self.env_steps >= self.config.online.env_steps:
             return False  # the stage is over in any case, and the confirmation costs episodes
+        if len(self.others) < FEWEST_TO_END:
+            return False
         last = self.curve[-2:]
         if len(last) < 2 or any(e.success < GOOD_ENOUGH for e in last):
             return False
@@ -142,14 +145,14 @@ class OnlineStage:
         """Leave the better one of the last policy and the best so far in ``policy``.
 
         The best of many evaluations on the same start states is partly luck: one that had 100 % of
-        200 there had 96 % of 500 others. So other start states decide; at equal success, the later.
+        200 there had 96 % of 500 others. So other start states decide; at equal success, the best.
         """
         last = self._weights()
         if self.finished or all(torch.equal(last[name], t) for name, t in self.best.items()):
             return  # confirmed already, or the same policy
         rate = self.source.evaluate(self.policy, "k_step", self.others).rate
         self.policy.load_state_dict(self.best)
-        if rate >= self.source.evaluate(self.policy, "k_step", self.others).rate:
+        if rate > self.source.evaluate(self.policy, "k_step", self.others).rate:
             self.policy.load_state_dict(last)
 
     def _polish_student(self, context: RunContext) -> None:
@@ -204,7 +207,8 @@ class OnlineStage:
         learner = self.learner
         try:
             self.policy.load_state_dict(checkpoint.part("policy"))
-            self.best = checkpoint.part("best")
+            device = self.learner.weights.device
+            self.best = {k: t.to(device) for k, t in checkpoint.part("best").items()}
             self.value.load_state_dict(checkpoint.part("value"))
             for name in ("actor", "student", "critic"):
                 tensors = checkpoint.part(name)
