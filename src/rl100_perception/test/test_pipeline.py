@@ -173,6 +173,13 @@ def test_small_clouds_are_sampled_like_the_plain_method(n: int, seed: int) -> No
     np.testing.assert_array_equal(sample(points, count), points[farthest_points(points, count)])
 
 
+@pytest.mark.parametrize("n", [1, 2, 40, 64])
+def test_few_points_come_in_the_order_of_choosing_and_again(n: int) -> None:
+    points = np.random.default_rng(7).uniform(-0.3, 0.3, (n, 3)).astype(np.float32)
+    order = points[farthest_points(points, n)]
+    np.testing.assert_array_equal(sample(points, 64), np.resize(order, (64, 3)))
+
+
 @pytest.mark.parametrize("n", [BUCKETS_FROM, 20_000])
 def test_large_clouds_are_covered_by_different_points(n: int) -> None:
     points = np.random.default_rng(5).uniform(-0.3, 0.3, (n, 3)).astype(np.float32)

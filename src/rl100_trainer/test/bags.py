@@ -129,6 +129,7 @@ def write_bag(
                 source="scripted",
                 hold=hold,
                 chunk_index=tick % 4,
+                chunk_sequence=tick // 4,
                 action=np.zeros(2, dtype=np.float32) if hold else action,
             ),
         }

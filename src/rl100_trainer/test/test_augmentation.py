@@ -135,6 +135,14 @@ def test_dropped_points_give_way_to_others(method: object, most: float) -> None:
     assert max(left) >= 58
 
 
+@pytest.mark.parametrize("method", [thinned, cut_out])
+def test_what_is_left_keeps_its_order(method: object) -> None:
+    """Critics take the first points of a cloud for a sample of it."""
+    seen = torch.arange(2.0 * 40)[None, None, :, None].repeat(3, 2, 1, 3)
+    after = method(seen, 0.5, seeded())  # type: ignore[operator]
+    assert (after.diff(dim=2) >= 0.0).all()
+
+
 def test_a_cut_out_is_a_hole_at_one_place() -> None:
     seen = clouds(30).clone()
     seen[:, 0] = seen[:, 1]  # nothing moves: the same hole in both frames

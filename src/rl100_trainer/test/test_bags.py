@@ -62,6 +62,12 @@ def test_holds_are_nobodys_actions(tmp_path: Path, task: Task) -> None:
         read_episode(bags.write_bag(tmp_path, "idle", task, ticks=3, holds=(0, 1, 2)), task)
 
 
+def test_a_chunk_whose_first_action_came_too_late_is_a_decision(tmp_path: Path, task: Task) -> None:
+    """Or its reward would be nobody's: the chunk before ends after its own actions."""
+    episode = read_episode(bags.write_bag(tmp_path, "one", task, holds=(4, 8, 9)), task)
+    assert np.flatnonzero(episode.decision).tolist() == [0, 4, 7] and len(episode) == 9
+
+
 def test_what_is_done_from_the_verdict_on_is_left_out(tmp_path: Path, task: Task) -> None:
     whole = read_episode(bags.write_bag(tmp_path, "whole", task), task)
     judged = read_episode(bags.write_bag(tmp_path, "judged", task, label_tick=9), task)
