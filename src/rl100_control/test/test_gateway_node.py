@@ -94,7 +94,23 @@ def test_real_time_chunk_in_command_out_then_stale_feedback_and_stop_hold(graph:
         SetMode, "/rl100_gateway/set_mode", mode=ExecutedAction.MODE_POLICY, clear_stop=True
     )
     assert accepted.accepted and accepted.mode == ExecutedAction.MODE_POLICY
+
+    # A robot that follows velocities would drive on with the last one.
+    idle = graph.call(SetMode, "/rl100_gateway/set_mode", mode=ExecutedAction.MODE_IDLE)
+    assert idle.accepted and idle.mode == ExecutedAction.MODE_IDLE
+    graph.wait(lambda: "idle from now on" in executed[-1].reason, "the last hold")
+    assert executed[-1].hold and executed[-1].sent
+    graph.spin(0.2)
+    count = len(commands)
+    for _ in range(5):
+        follow()
+    assert len(commands) == count, "something was sent in idle"
+    back = graph.call(SetMode, "/rl100_gateway/set_mode", mode=ExecutedAction.MODE_POLICY)
+    assert back.accepted
+    while len(commands) == count:
+        follow()
     graph.stop(process)
+    graph.wait(lambda: executed[-1].reason == "the gateway ends", "the last hold of the process")
 
 
 def test_lockstep_one_command_for_each_tick_with_its_stamp(graph: Graph) -> None:
