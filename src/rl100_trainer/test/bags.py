@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,40 +10,16 @@ from rl100_contracts.episode import Outcome
 from rl100_contracts.episode_writer import EpisodeWriter
 from rl100_contracts.interfaces import ensure_type
 from rl100_contracts.task import NANOSECONDS, Task
+from rl100_contracts.testing import make
 
 START_NS = 1_000 * NANOSECONDS
-
-
-def _message(msgtype: str, stamp_ns: int, **values: Any) -> bytes:
-    store = ensure_type(msgtype)
-
-    def default(name: str) -> Any:
-        fields: dict[str, Any] = {}
-        for key, (kind, detail) in store.fielddefs[name][1]:
-            if kind.name == "NAME":
-                fields[key] = default(detail)
-            elif kind.name == "BASE":
-                fields[key] = "" if detail[0] == "string" else 0
-            elif kind.name == "ARRAY":
-                fields[key] = np.zeros(detail[1], dtype=detail[0][1][0])
-            elif detail[0][0].name == "BASE" and detail[0][1][0] != "string":
-                fields[key] = np.zeros(0, dtype=detail[0][1][0])
-            else:
-                fields[key] = []
-        return store.types[name](**fields)
-
-    message = default(msgtype)
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, NANOSECONDS)
-    for key, value in values.items():
-        setattr(message, key, value)
-    return bytes(store.serialize_cdr(message, msgtype))
 
 
 def _cloud(stamp_ns: int, points: np.ndarray) -> bytes:
     store = ensure_type("sensor_msgs/msg/PointCloud2")
     field = store.types["sensor_msgs/msg/PointField"]
     data = points.astype("<f4").tobytes()
-    return _message(
+    return make(
         "sensor_msgs/msg/PointCloud2",
         stamp_ns,
         height=1,
@@ -66,7 +41,7 @@ def camera_image(tick: int, seed: int = 0) -> np.ndarray:
 
 def _image(stamp_ns: int, pixels: np.ndarray) -> bytes:
     height, width = pixels.shape[:2]
-    return _message(
+    return make(
         "sensor_msgs/msg/Image",
         stamp_ns,
         height=height,
@@ -104,13 +79,13 @@ def write_bag(
         action = np.array([0.01, 0.001 * tick], dtype=np.float32)
         types = {key: stream.type for key, stream in task.streams.items()}
         messages = {
-            "joint_states": _message(
+            "joint_states": make(
                 types["joint_states"],
                 stamp,
                 name=list(task.joint_names),
                 position=np.array([0.1 * tick, 0.5]),
             ),
-            "tool_pose": _message(
+            "tool_pose": make(
                 types["tool_pose"],
                 stamp,
                 pose=pose(
@@ -119,10 +94,10 @@ def write_bag(
                 ),
             ),
             "points": _cloud(stamp, points),
-            "depth": _message("sensor_msgs/msg/Image", stamp),
+            "depth": make("sensor_msgs/msg/Image", stamp),
             "color": _image(stamp, camera_image(tick, seed)),
-            "camera_info": _message(types["camera_info"], stamp),
-            "executed_action": _message(
+            "camera_info": make(types["camera_info"], stamp),
+            "executed_action": make(
                 types["executed_action"],
                 stamp,
                 mode=1,
