@@ -27,9 +27,9 @@ def imitation_only(learning: Learning, seeds: Sequence[int]) -> dict[str, int]:
     episodes = training.episodes(training.iterations)
     successes = {}
     for kind in KINDS:
-        if kind == learning.config.offline.imitate:
-            # The last iteration has done just that.
-            done = f"{folder.name}/imitate/bundle"
+        done = f"{folder.name}/imitate/bundle"
+        if kind == learning.config.offline.imitate and (learning.run / done).is_dir():
+            # The last iteration has done just that (it does not where no trial was asked for).
             successes[f"imitation_{kind}_success"] = _successes(learning, done, seeds)
             continue
         plan = imitation_plan(kind, episodes, critics, training.transitions)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rl100_trainer.rollouts.source import Sampler
 
 FRESH_SEEDS = 1_000_000  # start states that no stage has seen
-SEEDS = 100
+SEEDS = 100  # whose demonstrations begin below FRESH_SEEDS
 EPISODES, QUICK_EPISODES = 500, 200
 REQUEST, RESULT, IMITATION = "request.json", "result.json", "imitation.json"
 IMITATION_FIGURES = (

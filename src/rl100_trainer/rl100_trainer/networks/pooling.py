@@ -52,6 +52,6 @@ def linear_then_max(rows: Tensor, groups: torch.Size, layer: nn.Linear) -> Tenso
     """
     if torch.is_grad_enabled():
         pooled: Tensor = _LinearThenMax.apply(rows, layer.weight, layer.bias, groups[-1])
-        return pooled.unflatten(0, groups[:-1]) if len(groups) > 1 else pooled.squeeze(0)
+        return pooled.reshape(*groups[:-1], -1)
     # ONNX Runtime does a layer with its bias in one go; amax is faster than max forwards.
     return layer(rows).unflatten(0, groups).amax(dim=-2)
