@@ -22,13 +22,13 @@ DT = TASK.control.period_ns
 
 
 def main() -> None:
-    """Publish until the process is killed."""
+    """Publish until the process is told to end."""
     sequence, step, version = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
     rclpy.init()
     node = rclpy.create_node("fake_policy")
     publisher = node.create_publisher(ActionChunk, "/rl100/action_chunk", command_qos())
     due = time.monotonic()
-    while True:
+    while rclpy.ok():
         now = time.time_ns()
         stamps = now + DT * np.arange(1, 7, dtype=np.int64)
         actions = np.tile(np.float32([step, 0.0]), (6, 1))

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("rclpy")
+
+from rl100_node.testing import end_processes
+
 pytestmark = pytest.mark.integration
 
 NODE = textwrap.dedent(
@@ -77,10 +80,7 @@ def start(tmp_path: Path):
         return process
 
     yield _start
-    for process in running:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    end_processes(running)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -23,6 +23,7 @@ pytest.importorskip("rl100_msgs.msg")
 
 from rl100_msgs.msg import EpisodeEvent, RewardEvent  # noqa: E402
 from rl100_node.qos import command_qos, episode_qos  # noqa: E402
+from rl100_node.testing import end_processes  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
@@ -86,9 +87,7 @@ class Person:
         return self.process.returncode, errors
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
+        end_processes([self.process])
         self.node.destroy_subscription(self.subscription)
         for descriptor in (self.master, self.slave):
             os.close(descriptor)

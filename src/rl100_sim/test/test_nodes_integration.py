@@ -30,6 +30,7 @@ from rl100_contracts.task import Task, load_task  # noqa: E402
 from rl100_msgs.msg import ActionChunk, RewardEvent, SimState  # noqa: E402
 from rl100_msgs.srv import ResetWorld  # noqa: E402
 from rl100_node.discovery import introduce  # noqa: E402
+from rl100_node.testing import end_processes  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
@@ -115,10 +116,7 @@ class Graph:
         self.commands.publish(message)
 
     def close(self) -> None:
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
+        end_processes(self.processes)
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)

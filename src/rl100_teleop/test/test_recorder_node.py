@@ -31,6 +31,7 @@ from rl100_contracts.task import NANOSECONDS, load_task  # noqa: E402
 from rl100_msgs.msg import EpisodeEvent, RewardEvent  # noqa: E402
 from rl100_msgs.srv import StartEpisode, StopEpisode  # noqa: E402
 from rl100_node.qos import command_qos, episode_qos  # noqa: E402
+from rl100_node.testing import end_processes  # noqa: E402
 from rl100_teleop.recorder.publishers import Publishers  # noqa: E402
 
 pytestmark = pytest.mark.integration
@@ -131,10 +132,7 @@ def domain() -> Iterator[None]:
 def graph(domain: None, tmp_path: Path) -> Iterator[Graph]:
     made = Graph(tmp_path / "data")
     yield made
-    for process in made.processes:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    end_processes(made.processes)
     made.node.destroy_node()
 
 

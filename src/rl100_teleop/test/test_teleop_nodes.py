@@ -26,6 +26,7 @@ from rl100_contracts.task import load_task  # noqa: E402
 from rl100_msgs.msg import ActionChunk, RewardEvent  # noqa: E402
 from rl100_msgs.srv import StartEpisode  # noqa: E402
 from rl100_node.qos import command_qos  # noqa: E402
+from rl100_node.testing import end_processes  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
@@ -115,9 +116,8 @@ def domain() -> Iterator[None]:
 def station(domain: None) -> Iterator[Station]:
     made = Station()
     yield made
-    if made.process is not None and made.process.poll() is None:
-        made.process.kill()
-        made.process.communicate()
+    if made.process is not None:
+        end_processes([made.process])
     made.node.destroy_node()
 
 
