@@ -14,6 +14,10 @@ Output ``action`` (B, n_c, d_a) in the units of the task. The denoiser also take
 (K, B, h, d_a) ~ N(0, 1) and the scalar ``noise_scale`` (1: stochastic, as in training; 0:
 deterministic) and gives ``chain`` (K + 1, B, h, d_a), normalised, and ``log_prob`` (K, B), nats.
 
+Inside, the policy may name (in ``value_info``) the frames that it observes, all of them in one
+batch: ``frame_state`` (B · n_o, d_s), ``frame_cloud``, ``frame_image``; and the code that it makes
+of each one by itself, ``frame_code`` (B · n_o, w). Then each frame needs to be encoded only once.
+
 The self-test (optional) holds M samples: the graphs' inputs without their batch axis, so ``noise``
 (M, h, d_a), ``step_noise`` (M, K, h, d_a), ``noise_scale`` (M,) and so on; and what the trained
 policy gives for them: ``action`` and, from the K steps, ``chain_action``, both (M, n_c, d_a).
@@ -42,6 +46,9 @@ WEIGHTS = "weights.safetensors"
 CONFIG = "config.yaml"
 TASK = "task.yaml"
 SELFTEST = "selftest.safetensors"
+# Inside the policy: what stands before the name of an input for its frames, and their code.
+FRAME = "frame_"
+FRAME_CODE = "frame_code"
 # Largest difference of a loaded bundle's actions from its self-test, of the action range. A wrong
 # graph is far above, fp32 on any processor far below, and bf16 above.
 SELFTEST_LIMIT = 1e-3

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rl100_contracts.bundle import MANIFEST, SELFTEST, verify_bundle
+from rl100_contracts.bundle import MANIFEST, POLICY, SELFTEST, verify_bundle
 from rl100_contracts.errors import ContractError, run_main
 from rl100_contracts.task import Task
 
@@ -109,11 +109,14 @@ def copy_checked(
     Raises:
         ContractError: the bundle does not fit; one sentence that names the file.
     """
-    from rl100_policy_node.graphs import prepare_model
+    from rl100_policy_node.framewise import prepare_parts
+    from rl100_policy_node.graphs import prepare_model, read_model
 
     manifest = verify_bundle(folder, task)
     for name in graphs:
-        prepare_model(folder / name, target / name, optimise=optimise)
+        model, frames = read_model(folder / name), manifest.n_obs_steps
+        if name != POLICY or not prepare_parts(model, frames, target, optimise=optimise):
+            prepare_model(model, target / name, optimise=optimise)
     for name in (MANIFEST, SELFTEST):
         if name == MANIFEST or name in manifest.files:
             shutil.copyfile(folder / name, target / name)
@@ -130,7 +133,7 @@ def _main() -> int:
     # A library that prints must not answer in our place.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    import rl100_policy_node.graphs  # noqa: F401 (so that the first request does not wait for it)
+    import rl100_policy_node.framewise  # noqa: F401 (so that the first request does not wait for it)
 
     task = Task.model_validate_json(sys.stdin.readline())
     for line in sys.stdin:  # until the node closes it, or ends

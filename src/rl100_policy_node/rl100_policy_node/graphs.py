@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,28 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                     yield from _tensors(inner)
 
 
-def read_model(path: Path) -> tuple[bytes, onnx.ModelProto]:
-    """Read an ONNX file all of whose tensors are inside it: its bytes, and the model.
+@dataclass(frozen=True)
+class Model:
+    """A graph that may be run.
+
+    Attributes:
+        path: of its file, for errors.
+        source: what ONNX Runtime loads: the bytes, or the path of a prepared file.
+        proto: the graph; None where it is prepared.
+    """
+
+    path: Path
+    source: str | bytes
+    proto: onnx.ModelProto | None = None
+
+    @staticmethod
+    def prepared(path: Path) -> Model:
+        """A file that ``prepare_model`` wrote."""
+        return Model(path, str(path))
+
+
+def read_model(path: Path) -> Model:
+    """Read an ONNX file all of whose tensors are inside it.
 
     Raises:
         ContractError: unreadable, or a tensor is stored in another file: it would escape the
@@ -62,56 +83,54 @@ def read_model(path: Path) -> tuple[bytes, onnx.ModelProto]:
                 f"{path}: tensor '{tensor.name}' is stored outside the file; export it again with "
                 "all weights inside"
             )
-    return data, proto
+    return Model(path, data, proto)
 
 
-def prepare_model(path: Path, target: Path, *, optimise: bool) -> None:
-    """Write a checked copy of a model with its weights in a file of their own.
+def prepare_model(model: Model, target: Path, *, optimise: bool) -> None:
+    """Write a copy of a checked model with its weights in a file of their own.
 
     ONNX Runtime holds Python's interpreter lock while it parses a model, a third of a second for
     63 million weights inside it, but not while it maps weights from a file.
 
     Args:
-        path: the model.
+        model: from ``read_model``.
         target: the copy.
         optimise: as ONNX Runtime does it for the CPU of this machine, which takes most of the time
             of loading; for other execution providers the graph must stay as it is.
 
     Raises:
-        ContractError: as ``read_model``.
         ProviderError: ONNX Runtime cannot load it.
     """
-    data, proto = read_model(path)
+    assert model.proto is not None, "a prepared model is not prepared again"
     weights = f"{target.name}.weights"
     if not optimise:
         onnx.save_model(
-            proto,
+            model.proto,
             str(target),
             save_as_external_data=True,
             location=weights,
             size_threshold=SMALL_BYTES,
         )
         return
-    options = _session_options(1, proto)
+    options = _session_options(1, model.proto)
     options.optimized_model_filepath = str(target)
     key = "session.optimized_model_external_initializers"
     options.add_session_config_entry(f"{key}_file_name", weights)
     options.add_session_config_entry(f"{key}_min_size_in_bytes", str(SMALL_BYTES))
-    _open_session(path, data, options, [(CPU, {})])
+    _open_session(model, options, [(CPU, {})])
 
 
 def _open_session(
-    path: Path,
-    model: str | bytes,
+    model: Model,
     options: onnxruntime.SessionOptions,
     providers: list[tuple[str, dict[str, str]]],
 ) -> onnxruntime.InferenceSession:
-    """A session; ``path`` is what an error names. Raises ProviderError."""
+    """A session; raises ProviderError."""
     try:
-        return onnxruntime.InferenceSession(model, options, providers=providers)
+        return onnxruntime.InferenceSession(model.source, options, providers=providers)
     except Exception as error:  # ONNX Runtime has many exception types
         reason = str(error).splitlines()[0]
-        raise ProviderError(f"{path}: ONNX Runtime cannot load it ({reason})") from None
+        raise ProviderError(f"{model.path}: ONNX Runtime cannot load it ({reason})") from None
 
 
 def _session_options(
@@ -148,31 +167,27 @@ class Graph:
     """One ONNX graph with its input and output buffers, for a batch of one. Not thread-safe.
 
     Args:
-        path: the file.
-        inputs: expected inputs and their shapes (None: the batch).
+        model: the graph.
+        inputs: expected inputs and their shapes (None first: the batch; elsewhere: any size).
         outputs: expected outputs, likewise.
         provider: ONNX Runtime execution provider.
         threads: intra-op threads.
-        prepared: the file was written by ``prepare_model``; otherwise it is checked here.
 
     Raises:
-        ContractError: unreadable, external data, or other inputs and outputs than expected.
+        ContractError: other inputs and outputs than expected.
         ProviderError: the provider cannot run it.
     """
 
     def __init__(
         self,
-        path: Path,
+        model: Model,
         inputs: Mapping[str, Shape],
         outputs: Mapping[str, Shape],
         provider: Provider,
         threads: int,
-        *,
-        prepared: bool = False,
     ) -> None:
-        model, proto = (str(path), None) if prepared else read_model(path)
-        options = _session_options(threads, proto)
-        self._session = _open_session(path, model, options, provider.options(threads))
+        path, options = model.path, _session_options(threads, model.proto)
+        self._session = _open_session(model, options, provider.options(threads))
         used = self._session.get_providers()
         if provider.name not in used:  # it goes on with the CPU and says so in its log only
             raise ProviderError(f"{provider.name} does not start here, {used[0]} does")
@@ -181,18 +196,23 @@ class Graph:
         self._check(path, "output", found_outputs, outputs)
         self._path = path
         self._binding = self._session.io_binding()
-        types = {node.name: node.type for node in (*found_inputs, *found_outputs)}
-        self.inputs = {name: self._buffer(types[name], shape) for name, shape in inputs.items()}
-        self.outputs = {name: self._buffer(types[name], shape) for name, shape in outputs.items()}
+        nodes = {node.name: node for node in (*found_inputs, *found_outputs)}
+        self.inputs = {name: self._buffer(nodes[name], shape) for name, shape in inputs.items()}
+        self.outputs = {name: self._buffer(nodes[name], shape) for name, shape in outputs.items()}
         for name, buffer in self.inputs.items():
             self._binding.bind_ortvalue_input(name, self._shared(buffer))
         for name, buffer in self.outputs.items():
             self._binding.bind_ortvalue_output(name, self._shared(buffer))
 
     @staticmethod
-    def _buffer(kind: str, shape: Shape) -> Array:
+    def _buffer(node: Any, shape: Shape) -> Array:
+        """Zeros; where ``shape`` leaves a size open, one sample, or as many as the graph says."""
+        sizes = [
+            want or (found if axis and isinstance(found, int) else 1)
+            for axis, (want, found) in enumerate(zip(shape, node.shape, strict=True))
+        ]
         # `_check` has seen that the type is one of these.
-        return np.zeros([size or 1 for size in shape], dtype=DTYPES[kind])
+        return np.zeros(sizes, dtype=DTYPES[node.type])
 
     @staticmethod
     def _shared(buffer: Array) -> onnxruntime.OrtValue:

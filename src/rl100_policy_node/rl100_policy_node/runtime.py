@@ -23,10 +23,13 @@ from rl100_contracts.bundle import (
 from rl100_contracts.errors import ContractError
 from rl100_contracts.observation import Observation
 from rl100_contracts.task import Task
-from rl100_policy_node.graphs import Array, Graph, Shape
+from rl100_policy_node.framewise import FramewiseGraph, prepared_parts, split
+from rl100_policy_node.graphs import NOISE, Array, Graph, Model, Shape, read_model
 from rl100_policy_node.providers import CPU, choose_provider
 
 FloatArray = NDArray[np.float32]
+
+AnyGraph = Graph | FramewiseGraph
 
 WARM_UP_RUNS = 3
 
@@ -81,6 +84,8 @@ def observation_shapes(manifest: Manifest) -> dict[str, Shape]:
 class PolicyRuntime:
     """A loaded, tested and warmed-up bundle. Not thread-safe.
 
+    The one-step policy encodes each frame of its observations once, where the bundle allows it.
+
     A provider that is missing, does not start, or does not give the trained policy's actions is
     replaced by the CPU; ``provider`` says which one runs, and why.
 
@@ -123,7 +128,7 @@ class PolicyRuntime:
             self._load(checked, chain)
 
     def _load(self, checked: Path | None, chain: bool) -> None:
-        self._policy = self._graph(POLICY, {}, {}, checked)
+        self._policy = self._one_step_graph(checked)
         if chain:
             self._denoiser = self._chain_graph(checked)
 
@@ -143,41 +148,67 @@ class PolicyRuntime:
             raise ContractError(f"{self.folder}: is another bundle than the one that was loaded")
         self._denoiser = self._chain_graph(checked)
 
+    @property
+    def _noise_shape(self) -> Shape:
+        return (None, self.manifest.horizon, self.manifest.action_dim)
+
+    @property
+    def _action_shape(self) -> Shape:
+        return (None, self.manifest.n_action_steps, self.manifest.action_dim)
+
+    def _one_step_graph(self, checked: Path | None) -> AnyGraph:
+        if checked is not None:
+            parts = prepared_parts(checked)
+            model = Model.prepared(checked / POLICY)
+        else:
+            model = read_model(self.folder / POLICY)
+            parts = split(model, self.manifest.n_obs_steps)
+        observed = observation_shapes(self.manifest)
+        graph: AnyGraph
+        if parts is None:
+            graph = self._graph(model, {}, {})
+        else:
+            noise, action = self._noise_shape, self._action_shape
+            graph = FramewiseGraph(parts, observed, noise, action, self.provider, self._threads)
+        self._prove(graph, "action", checked)
+        return graph
+
     def _chain_graph(self, checked: Path | None) -> Graph:
         m = self.manifest
         inputs: dict[str, Shape] = {
-            "step_noise": (m.denoising_steps, None, m.horizon, m.action_dim),
+            "step_noise": (m.denoising_steps, *self._noise_shape),
             "noise_scale": (),
         }
         outputs: dict[str, Shape] = {
-            "chain": (m.denoising_steps + 1, None, m.horizon, m.action_dim),
+            "chain": (m.denoising_steps + 1, *self._noise_shape),
             "log_prob": (m.denoising_steps, None),
         }
-        return self._graph(DENOISER, inputs, outputs, checked)
+        if checked is not None:
+            model = Model.prepared(checked / DENOISER)
+        else:
+            model = read_model(self.folder / DENOISER)
+        graph = self._graph(model, inputs, outputs)
+        self._prove(graph, "chain_action", checked)
+        return graph
 
     def _graph(
-        self,
-        name: str,
-        inputs: Mapping[str, Shape],
-        outputs: Mapping[str, Shape],
-        checked: Path | None,
+        self, model: Model, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]
     ) -> Graph:
-        """Load, warm up and test one graph, with ``inputs`` and ``outputs`` beyond the common."""
-        m, source = self.manifest, checked or self.folder
-        graph = Graph(
-            source / name,
-            {**observation_shapes(m), "noise": (None, m.horizon, m.action_dim), **inputs},
-            {"action": (None, m.n_action_steps, m.action_dim), **outputs},
+        """Load a whole graph, with ``inputs`` and ``outputs`` beyond the common ones."""
+        return Graph(
+            model,
+            {**observation_shapes(self.manifest), NOISE: self._noise_shape, **inputs},
+            {"action": self._action_shape, **outputs},
             self.provider,
             self._threads,
-            prepared=checked is not None,
         )
+
+    def _prove(self, graph: AnyGraph, action: str, checked: Path | None) -> None:
+        """Warm up, and test against the actions that the trained policy gave at the export."""
         gently = checked is not None
         self._warm_up(graph, gently)
         if self.self_tested:
-            action = "action" if name == POLICY else "chain_action"
-            self._self_test(graph, source / SELFTEST, action, gently)
-        return graph
+            self._self_test(graph, (checked or self.folder) / SELFTEST, action, gently)
 
     @staticmethod
     def _breathe(begin: float, gently: bool) -> None:
@@ -185,7 +216,7 @@ class PolicyRuntime:
         if gently:
             time.sleep(0.5 * (time.monotonic() - begin))
 
-    def _warm_up(self, graph: Graph, gently: bool) -> None:
+    def _warm_up(self, graph: AnyGraph, gently: bool) -> None:
         """Run on an empty scene: allocates memory and finds broken weights."""
         rng = np.random.default_rng(0)
         # A self-test runs it some more times.
@@ -196,7 +227,7 @@ class PolicyRuntime:
                 raise ContractError(f"{self.folder}: the policy gives values that are not finite")
             self._breathe(begin, gently)
 
-    def _self_test(self, graph: Graph, path: Path, name: str, gently: bool) -> None:
+    def _self_test(self, graph: AnyGraph, path: Path, name: str, gently: bool) -> None:
         """Compare with the actions ``name`` that the trained policy gave at the export."""
         try:
             samples = safetensors.numpy.load(path.read_bytes())
@@ -229,12 +260,15 @@ class PolicyRuntime:
 
     @staticmethod
     def _sample(
-        graph: Graph, tensors: Mapping[str, Array], rng: np.random.Generator, noise_scale: float
+        graph: AnyGraph,
+        tensors: Mapping[str, Array],
+        rng: np.random.Generator,
+        noise_scale: float,
     ) -> Mapping[str, Array]:
         """Run on one observation with new noise; the outputs last until the next run."""
         for name, tensor in tensors.items():
             graph.fill(name, tensor)
-        rng.standard_normal(dtype=np.float32, out=graph.inputs["noise"])
+        rng.standard_normal(dtype=np.float32, out=graph.inputs[NOISE])
         if "step_noise" in graph.inputs:
             rng.standard_normal(dtype=np.float32, out=graph.inputs["step_noise"])
             graph.inputs["noise_scale"][...] = noise_scale

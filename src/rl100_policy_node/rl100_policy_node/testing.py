@@ -157,6 +157,54 @@ def seeing_graph(task: Task) -> onnx.ModelProto:
     return model
 
 
+def framewise_graph(task: Task) -> onnx.ModelProto:
+    """Actions are the codes of the frames, weighted by 1, 2, … and summed, plus a little noise.
+
+    The code of a frame, which has a name inside the graph as its frames have, is the first value
+    of its state and of its cloud's mean.
+    """
+    n_o, points = task.control.n_obs_steps, task.observation.num_points
+    dim = task.observation.state_dim
+    nodes = [
+        helper.make_node("Reshape", ["state", "flat_state"], ["frame_state"]),
+        helper.make_node("Reshape", ["cloud", "flat_cloud"], ["frame_cloud"]),
+        helper.make_node("ReduceMean", ["frame_cloud"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("Concat", ["frame_state", "mean"], ["joint"], axis=1),
+        helper.make_node("Gather", ["joint", "chosen"], ["frame_code"], axis=1),
+        helper.make_node("Reshape", ["frame_code", "by_frame"], ["codes"]),
+        helper.make_node("Mul", ["codes", "weights"], ["weighted"]),
+        helper.make_node("ReduceSum", ["weighted", "frames"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["noise", "gain"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "sum"], ["action"]),
+    ]
+    integers = {
+        "flat_state": [-1, dim],
+        "flat_cloud": [-1, points, 3],
+        "chosen": [0, dim],
+        "by_frame": [-1, n_o, 1, 2],
+        "frames": [1],
+    }
+    constants = [
+        _constant("gain", np.array(0.01)),
+        _constant("weights", np.arange(1.0, n_o + 1).reshape(1, n_o, 1, 1)),
+        *(
+            numpy_helper.from_array(np.array(value, dtype=np.int64), name)
+            for name, value in integers.items()
+        ),
+    ]
+    inside = [
+        _value("frame_state", ["frames", dim]),
+        _value("frame_cloud", ["frames", points, 3]),
+        _value("frame_code", ["frames", 2]),
+    ]
+    output = _value("action", ["B", HORIZON, task.action.dim])
+    graph = helper.make_graph(
+        nodes, "framewise", _observation_inputs(task), [output], constants, value_info=inside
+    )
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=9)
+
+
 def write_bundle(
     folder: Path,
     task: Task,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from rl100_contracts.bundle import (
     CONFIG,
     DENOISER,
+    FRAME,
+    FRAME_CODE,
     POLICY,
     SELFTEST,
     TASK,
@@ -59,29 +62,58 @@ class _Graph(nn.Module):
         self.policy = policy
         self._names = observed_names(policy.spec)
 
-    def _condition(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The encoded observation, and the other inputs."""
-        count = len(self._names)
-        seen = dict(zip(self._names, inputs[:count], strict=True))
+    def _frames(self, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """What is observed, frame by frame, (B · n_o, …)."""
+        seen = zip(self._names, inputs[: len(self._names)], strict=True)
+        return {name: tensor.flatten(0, 1) for name, tensor in seen}
+
+    def _code(self, frames: dict[str, Tensor]) -> Tensor:
+        """Code of each frame (B · n_o, w)."""
         # What is not observed is no input of the graph either.
-        state = seen["state"]
-        cloud = seen.get("cloud", state.new_zeros(*state.shape[:2], 0, 3))
-        return self.policy.condition(state, cloud, seen.get("image")), inputs[count:]
+        one = {name: tensor.unsqueeze(1) for name, tensor in frames.items()}
+        state = one["state"]
+        cloud = one.get("cloud", state.new_zeros(*state.shape[:2], 0, 3))
+        return self.policy.encode(state, cloud, one.get("image")).mean.flatten(1)
+
+    def _condition(self, code: Tensor) -> Tensor:
+        # The number of codes alone decides the batch: the graph can be cut here.
+        return code.reshape(-1, self.policy.condition_dim)
+
+    def _others(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The inputs that are not observed."""
+        return inputs[len(self._names) :]
 
 
 class OneStepGraph(_Graph):
     """Observation, noise → action of the one-step student, in task units."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        condition, (noise,) = self._condition(inputs)
-        return self.policy.executed(self.policy.student_clean(noise, 0, condition))
+        return self._action(self._code(self._frames(inputs)), inputs)
+
+    def _action(self, code: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+        (noise,) = self._others(inputs)
+        return self.policy.executed(self.policy.student_clean(noise, 0, self._condition(code)))
+
+
+class _NamedOneStepGraph(OneStepGraph):
+    """The same, which also gives what the contract has names for inside."""
+
+    def inner(self) -> list[str]:
+        """Names of the outputs after the action."""
+        return [FRAME_CODE, *(FRAME + name for name in self._names)]
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        frames = self._frames(inputs)
+        code = self._code(frames)
+        return self._action(code, inputs), code, *frames.values()
 
 
 class ChainGraph(_Graph):
     """Observation, noise, step_noise, noise_scale → action, chain, log_prob of the K steps."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        condition, (noise, step_noise, noise_scale) = self._condition(inputs)
+        condition = self._condition(self._code(self._frames(inputs)))
+        noise, step_noise, noise_scale = self._others(inputs)
         chain = self.policy.rollout(condition, noise, step_noise, noise_scale)
         return self.policy.executed(chain.samples[-1]), chain.samples, chain.log_probs
 
@@ -91,7 +123,7 @@ def _export(
     inputs: tuple[Tensor, ...],
     path: Path,
     names: tuple[list[str], list[str]],
-    batch_axis: dict[str, int],
+    axes: dict[str, dict[int, str]],
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the exporter's own age and tracing constants
@@ -101,10 +133,20 @@ def _export(
             str(path),
             input_names=names[0],
             output_names=names[1],
-            dynamic_axes={name: {axis: "batch"} for name, axis in batch_axis.items()},
+            dynamic_axes=axes,
             opset_version=OPSET,
             dynamo=False,
         )
+
+
+def _keep_inside(path: Path, names: list[str]) -> None:
+    """Turn outputs of an exported graph into named tensors inside it."""
+    model = onnx.load(path)
+    outputs = {known.name: known for known in model.graph.output}
+    model.graph.value_info.extend(outputs.pop(name) for name in names)
+    del model.graph.output[:]
+    model.graph.output.extend(outputs.values())
+    onnx.save(model, path)
 
 
 def example_inputs(policy: DiffusionPolicy, batch: int, seed: int = 0) -> dict[str, Tensor]:
@@ -134,20 +176,27 @@ def export_graphs(policy: DiffusionPolicy, folder: Path) -> None:
     policy = with_gathered_convolutions(policy)
     inputs = example_inputs(policy, 2)
     names = [*observed_names(policy.spec), "noise"]
+    batch, behind_steps, frames = {0: "batch"}, {1: "batch"}, {0: "frames"}
     with torch.no_grad():
+        one_step = _NamedOneStepGraph(policy)
+        inner = one_step.inner()
         _export(
-            OneStepGraph(policy),
+            one_step,
             tuple(inputs[name] for name in names),
             folder / POLICY,
-            (names, ["action"]),
-            dict.fromkeys([*names, "action"], 0),
+            (names, ["action", *inner]),
+            {**dict.fromkeys([*names, "action"], batch), **dict.fromkeys(inner, frames)},
         )
+        _keep_inside(folder / POLICY, inner)
         _export(
             ChainGraph(policy),
             tuple(inputs.values()),
             folder / DENOISER,
             (list(inputs), ["action", "chain", "log_prob"]),
-            {**dict.fromkeys([*names, "action"], 0), "step_noise": 1, "chain": 1, "log_prob": 1},
+            {
+                **dict.fromkeys([*names, "action"], batch),
+                **dict.fromkeys(["step_noise", "chain", "log_prob"], behind_steps),
+            },
         )
 
 

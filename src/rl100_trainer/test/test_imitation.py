@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.utils
 import onnxruntime
 import pytest
 import torch
@@ -175,6 +177,37 @@ def test_noise_scale_zero_is_deterministic(exported: tuple[DiffusionPolicy, Path
         inputs["noise_scale"] = torch.zeros(())
         actions.append(session.run(["action"], {k: v.numpy() for k, v in inputs.items()})[0])
     np.testing.assert_array_equal(*actions)
+
+
+def test_exported_policy_names_its_frames_and_their_codes(
+    exported: tuple[DiffusionPolicy, Path],
+) -> None:
+    """Cut at these names, the part before encodes one frame, and the part after decides."""
+    policy, folder = exported
+    torch.manual_seed(0)
+    inputs = export.example_inputs(policy, 3)
+    for name in ("state", "cloud"):
+        inputs[name] = torch.randn_like(inputs[name])
+    whole = onnx.load(folder / "policy.onnx")
+    assert [known.name for known in whole.graph.output] == ["action"]
+    parts = onnx.utils.Extractor(whole)
+    encoder = parts.extract_model(["frame_state", "frame_cloud"], ["frame_code"])
+    head = parts.extract_model(["frame_code", "noise"], ["action"])
+    encoder, head = (
+        onnxruntime.InferenceSession(part.SerializeToString()) for part in (encoder, head)
+    )
+    codes = [
+        encoder.run(None, {f"frame_{n}": inputs[n][row, [i]].numpy() for n in ("state", "cloud")})
+        for row in range(3)
+        for i in range(policy.spec.n_obs_steps)
+    ]
+    code = np.concatenate([found[0] for found in codes])
+    with torch.no_grad():
+        expected = policy.act(inputs["state"], inputs["cloud"], inputs["noise"])
+        mean = policy.encode(inputs["state"], inputs["cloud"]).mean
+    np.testing.assert_allclose(code, mean.flatten(0, 1), atol=1e-4)
+    (action,) = head.run(None, {"frame_code": code, "noise": inputs["noise"].numpy()})
+    np.testing.assert_allclose(action, expected, atol=1e-5)
 
 
 def test_unfaithful_export_is_refused(

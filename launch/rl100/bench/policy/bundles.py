@@ -90,6 +90,21 @@ def random_observation(task: Task, rng: np.random.Generator, stamp_ns: int = 0) 
     return Observation(stamp_ns, state, random_clouds(task, rng, frames))
 
 
+def consecutive_observations(task: Task, rng: np.random.Generator, count: int) -> list[Observation]:
+    """Observations as they come at control rate: each has the newest frames of the one before.
+
+    The first one follows the last.
+    """
+    frames = task.control.n_obs_steps
+    drawn = [random_observation(task, rng) for _ in range(count)]
+    made = []
+    for last in range(count):
+        newest = [drawn[(last - back) % count].tensors() for back in reversed(range(frames))]
+        seen = {name: np.stack([frame[name][-1] for frame in newest]) for name in newest[0]}
+        made.append(Observation(0, **seen))
+    return made
+
+
 def random_clouds(task: Task, rng: np.random.Generator, count: int) -> NDArray[np.float32]:
     """Points float32 (count, N, 3) in the crop box, m."""
     crop = task.cloud.crop
