@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from rl100.doctor import Finding, Status, has_module
+from rl100.shared_memory import left_behind
 from rl100_contracts.errors import ContractError
 
 GIB = 1024**3
@@ -157,4 +158,9 @@ def check_shared_memory() -> list[Finding]:
         return [Finding("shared memory", Status.MISSING, found, advice)]
     if total < GIB:
         return [Finding("shared memory", Status.WARNING, found, advice)]
+    count, size = left_behind(path)
+    if count:
+        found += f", {size / MIB:.0f} MiB of it held for {count} nodes that were killed"
+        advice = "rl100 up frees it when it starts"
+        return [Finding("shared memory", Status.NOTE, found, advice)]
     return [Finding("shared memory", Status.OK, found)]

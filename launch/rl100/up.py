@@ -19,6 +19,7 @@ from types import TracebackType
 import yaml
 
 from rl100.environment import common_environment, find_executable, node_environment
+from rl100.shared_memory import left_behind
 from rl100.system_parts import NodeSpec, Value
 from rl100_contracts.errors import MISTAKE, ContractError
 
@@ -266,6 +267,7 @@ class RunningSystem:
                 continue
             if process.restart_at is not None:
                 if now >= process.restart_at:
+                    left_behind(remove=True)  # by the one that ended
                     process.start(self._environment)
             elif not process.spec.respawn or self._refused_its_start(process, now):
                 process.ended_for_good = True

@@ -19,11 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from rl100.environment import common_environment, find_executable, node_environment
+from rl100.shared_memory import left_behind
 from rl100.system_parts import NodeSpec, suggestion
 from rl100.systems import SYSTEMS, describe, parse_assignments, preflight, system_named
 from rl100.up import RunningSystem, command_line
 from rl100_contracts.errors import ContractError
 
+MIB = 2**20
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green")
 
 
@@ -128,6 +130,9 @@ def run_system(name: str, words: list[str], log_dir: Path | None = None) -> int:
     """
     nodes = preflight(name, parse_assignments(words))
     sink = ConsoleSink([spec.name for spec in nodes])
+    count, size = left_behind(remove=True)
+    if count:
+        print(f"rl100: freed {size / MIB:.0f} MiB of shared memory of nodes that were killed")
     with stop_signals() as asked:
         system = RunningSystem(nodes, log_dir, sink=sink)
         print(f"rl100: starting {name}; logs in {system.log_dir}; Ctrl-C ends it", flush=True)
