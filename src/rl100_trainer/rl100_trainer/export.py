@@ -234,14 +234,15 @@ def measure_parity(
     folder: Path,
     observations: Observations,
     seed: int = 0,
-    samples: int = PARITY_SAMPLES,
+    samples: int | None = None,
 ) -> float:
     """Largest difference of exported and trained actions, as a fraction of the action range.
 
-    At least ``samples`` observations, drawn at random from real ones, each with its own noise,
-    one half one by one and the other in batches, through both graphs; the K-step graph
-    deterministic and stochastic.
+    At least ``samples`` observations (default: ``PARITY_SAMPLES``), drawn at random from real ones,
+    each with its own noise, one half one by one and the other in batches, through both graphs; the
+    K-step graph deterministic and stochastic.
     """
+    samples = PARITY_SAMPLES if samples is None else samples
     generator = torch.Generator().manual_seed(seed)
     low, high = np.array(policy.spec.action_low), np.array(policy.spec.action_high)
     one_step, chain = open_session(folder / POLICY), open_session(folder / DENOISER)
@@ -300,7 +301,7 @@ def export_bundle(
     parent: str,
     observations: Observations,
     metrics: Mapping[str, float],
-    parity_samples: int = PARITY_SAMPLES,
+    parity_samples: int | None = None,
 ) -> Manifest:
     """Write the bundle ``final``, unless its graphs differ from the trained policy.
 
@@ -308,7 +309,8 @@ def export_bundle(
         policy: on the CPU.
         observations: real states (M, n_o, d_s), clouds (M, n_o, N, 3) and images
             (M, n_o, H, W, 3) for the parity check.
-        parity_samples: how many of them it takes; fewer only where nobody runs the policy.
+        parity_samples: how many of them it takes (default: ``PARITY_SAMPLES``); fewer only where
+            nobody runs the policy.
 
     Raises:
         ContractError: the export isn't faithful, or ``final`` exists.

@@ -29,6 +29,12 @@ TINY = (
 )
 
 
+@pytest.fixture(autouse=True)
+def few_parity_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export compares 256 actions, which takes longer than to train these policies."""
+    monkeypatch.setattr("rl100_trainer.export.PARITY_SAMPLES", 16)
+
+
 @pytest.fixture(scope="session")
 def task() -> Task:
     """The built-in push task with small clouds."""

@@ -31,7 +31,7 @@ from rl100_trainer.runlog import RunLog
 from rl100_trainer.stages.adoption import try_out
 from rl100_trainer.stages.loop import RunContext
 from rl100_trainer.stages.online import OnlineLearner
-from rl100_trainer.stages.online_stage import EVALUATE_EVERY, OnlineStage
+from rl100_trainer.stages.online_stage import OnlineStage
 from rl100_trainer.stages.runs import make_policy
 from rl100_trainer.testing import (
     MAX_STEPS,
@@ -41,6 +41,7 @@ from rl100_trainer.testing import (
 )
 
 DISCOUNT = 0.95
+EVERY = 5  # rounds between two evaluations
 SETTINGS = (
     "model.widths=[16]",
     "model.features=8",
@@ -51,6 +52,11 @@ SETTINGS = (
     "online.decisions=4",
     "run.device=cpu",
 )
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rl100_trainer.stages.online_stage.EVALUATE_EVERY", EVERY)
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +107,8 @@ def stage(pool: EnvironmentPool, script: Sequence[float], config: TrainConfig) -
 def test_the_best_policy_is_kept(
     pool: EnvironmentPool, tmp_path: Path, script: tuple[float, ...], best: int
 ) -> None:
-    # About 8 worlds x 4 decisions x 2 steps a round: evaluations at 0, 20 and 40 rounds.
-    config = load_config(None, (*SETTINGS, f"online.env_steps={64 * EVALUATE_EVERY * 2 - 200}"))
+    # About 8 worlds x 4 decisions x 2 steps a round: evaluations at 0, 5 and the last round.
+    config = load_config(None, (*SETTINGS, f"online.env_steps={64 * EVERY * 2 - 50}"))
     online = stage(pool, (*script, *[0.0] * 5), config)
     with RunLog(tmp_path) as log:
         online.run(context(tmp_path, log))
@@ -129,7 +135,7 @@ def test_the_stage_ends_early_only_when_other_starts_confirm_it(
     evaluations: int,
     confirming: list[int],
 ) -> None:
-    config = load_config(None, (*SETTINGS, f"online.env_steps={64 * EVALUATE_EVERY * 9 - 600}"))
+    config = load_config(None, (*SETTINGS, f"online.env_steps={64 * EVERY * 9 - 150}"))
     online = stage(pool, (*script, *[0.0] * 9), config)
     asked: list[int] = []
     evaluate = online.source.evaluate
