@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from rl100_contracts.episode_writer import EpisodeWriter
 from rl100_contracts.errors import ContractError
 from rl100_contracts.streams import Role
 from rl100_contracts.task import NANOSECONDS, load_task
+from rl100_contracts.testing import found_definitions
 
 MESSAGES = Path(__file__).resolve().parents[2] / "src" / "rl100_msgs" / "msg"
 TASK = load_task("push")
@@ -26,12 +25,8 @@ TASK = load_task("push")
 @pytest.fixture(autouse=True, scope="module")
 def definitions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The workspace's own message definitions, found as in a sourced workspace."""
-    prefix = tmp_path_factory.mktemp("prefix")
-    shutil.copytree(MESSAGES, prefix / "share" / "rl100_msgs" / "msg")
-    before = os.environ.get("AMENT_PREFIX_PATH", "")
-    os.environ["AMENT_PREFIX_PATH"] = f"{before}{os.pathsep}{prefix}"
-    yield
-    os.environ["AMENT_PREFIX_PATH"] = before
+    with found_definitions(MESSAGES, tmp_path_factory.mktemp("prefix")):
+        yield
 
 
 def record(data: Path, name: str, outcome: Outcome, skip: str = "") -> Path:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,23 @@ from rl100_contracts.task import NANOSECONDS, Task
 PERIOD = NANOSECONDS // 20
 START = 1_000 * NANOSECONDS
 RATED = ("joint_states", "tool_pose", "points", "depth", "camera_info", "executed_action")
+
+
+@contextmanager
+def found_definitions(sources: Path, prefix: Path) -> Iterator[None]:
+    """Have the definitions of rl100_msgs found as in a sourced workspace, built or not.
+
+    Args:
+        sources: the folder ``msg`` of that package.
+        prefix: an empty folder for them.
+    """
+    shutil.copytree(sources, prefix / "share" / "rl100_msgs" / "msg")
+    before = os.environ.get("AMENT_PREFIX_PATH", "")
+    os.environ["AMENT_PREFIX_PATH"] = f"{prefix}{os.pathsep}{before}"
+    try:
+        yield
+    finally:
+        os.environ["AMENT_PREFIX_PATH"] = before
 
 
 def make(msgtype: str, stamp_ns: int, **values: Any) -> bytes:
