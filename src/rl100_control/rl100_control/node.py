@@ -22,6 +22,7 @@ from rl100_contracts.task import task_folder
 from rl100_control.arrivals import Arrivals, NextChunk
 from rl100_control.gateway import Gateway
 from rl100_control.kinematics import TargetCheck
+from rl100_control.lockstep import WaitingTick
 from rl100_control.outgoing import COMMANDS, executed_message
 from rl100_control.status import StatusReporter
 from rl100_control.tick import MODES, Mode, Tick
@@ -49,9 +50,10 @@ class GatewayNode(AutostartLifecycleNode):
         arming = declare(self, "arming", True, text)
         text = "a take-over ends after so long without an action of the operator, s; 0: by set_mode"
         release_s = declare(self, "takeover_release_s", 0.0, text, low=0.0, high=60.0)
-        self._patience_s = declare(
+        patience_s = declare(
             self, "lockstep_timeout_s", 5.0, "lockstep: hold after so long, s", low=0.1, high=600.0
         )
+        self._look_every_s = min(patience_s / 4, 0.5)
         self._realtime = declare_realtime(self)
         self._kinematics: TargetCheck | None = None
         if self._task.robot is not None:
@@ -71,8 +73,8 @@ class GatewayNode(AutostartLifecycleNode):
         self._loop: DeadlineLoop | None = None
         self._failure: BaseException | None = None
         self._feedback_ns = 0
-        self._frame_ns = 0
-        self._pending: tuple[int, float] | None = None  # tick that waits for a chunk, and since
+        frame = "image" if self._task.observation.cloud is None else "cloud"
+        self._waiting = WaitingTick(self._gateway, self._kinematics, frame, patience_s)
 
     def setup(self) -> None:
         """Make publishers, subscriptions, the services and the timers."""
@@ -107,7 +109,7 @@ class GatewayNode(AutostartLifecycleNode):
         self.every(STATUS_PERIOD_S, self._on_status_timer)
         if self._lockstep:
             self._follow_frames()
-            self.every(min(self._patience_s / 4, 0.5), self._on_patience)
+            self.every(self._look_every_s, self._on_patience)
 
     def start(self) -> None:
         """Begin to tick."""
@@ -133,7 +135,7 @@ class GatewayNode(AutostartLifecycleNode):
             self._loop.stop()
             self._loop = None
             self._fall_silent("the gateway ends")
-        self._pending = None
+        self._waiting.forget()
         if self._status.report.ticks:
             self.get_logger().info(self._status.report.text(figures))
 
@@ -144,8 +146,7 @@ class GatewayNode(AutostartLifecycleNode):
         self._failure = error  # the status timer ends the process with it
 
     def _follow_frames(self) -> None:
-        """Lockstep: no tick ends before its cloud (or image) is there, or perception would fall
-        behind."""
+        """Lockstep: no tick ends before its cloud (or image) is there."""
         stream = self._task.streams[self._task.observation.frame_stream]
         qos, kind = qos_for(stream, True), message_class(stream.type)
         # Raw: only the stamp matters, and unpacking each frame would cost more than the tick.
@@ -182,8 +183,8 @@ class GatewayNode(AutostartLifecycleNode):
             return
         self._feedback_ns = stamp_ns
         if self._lockstep and self.active:
-            self._pending = (stamp_ns, time.monotonic())
-            self._try_pending()
+            self._waiting.begin(stamp_ns)
+            self._try_waiting()
 
     def _on_joints(self, msg: Any) -> None:
         def take() -> str:
@@ -192,11 +193,11 @@ class GatewayNode(AutostartLifecycleNode):
             return ""
 
         if self._ask(take):
-            self._try_pending()
+            self._try_waiting()
 
     def _on_frame(self, data: bytes) -> None:
-        self._frame_ns = max(self._frame_ns, peek_stamp_ns(data))
-        self._try_pending()
+        self._waiting.on_frame(peek_stamp_ns(data))
+        self._try_waiting()
 
     def _chunk_taker(self, teleop: bool) -> Callable[[ActionChunk], None]:
         def take(msg: ActionChunk) -> None:
@@ -212,7 +213,7 @@ class GatewayNode(AutostartLifecycleNode):
                 point_ns = self._arrivals.add(now_ns)
                 if point_ns is not None:
                     self._loop.align(point_ns)
-            self._try_pending()
+            self._try_waiting()
 
         return take
 
@@ -255,7 +256,7 @@ class GatewayNode(AutostartLifecycleNode):
         response.accepted = not response.message
         response.mode = int(self._gateway.mode)
         self._status.tell()
-        self._try_pending()
+        self._try_waiting()
         return response
 
     def _on_arm(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -270,7 +271,7 @@ class GatewayNode(AutostartLifecycleNode):
     def _act_at_once(self) -> None:
         """Between two ticks: what was just heard must not wait for the next one."""
         if self._lockstep:
-            self._try_pending()
+            self._try_waiting()
         elif self.active:
             self._tick(self._now_ns())
 
@@ -282,26 +283,21 @@ class GatewayNode(AutostartLifecycleNode):
             late_ns = min(time.monotonic_ns() - wanted_ns, self._task.control.period_ns)
             self._tick(self._now_ns() - late_ns)  # plans are followed on the even grid
 
-    def _try_pending(self) -> None:
+    def _try_waiting(self) -> None:
         """Lockstep: do the waiting tick once it has everything it needs."""
-        if self._pending is None or not self.active:
-            return
-        stamp_ns = self._pending[0]
-        known = self._kinematics is None or self._kinematics.joints_ns >= stamp_ns
-        if known and self._frame_ns >= stamp_ns and self._gateway.can_tick(stamp_ns):
+        stamp_ns = self._waiting.ready() if self.active else None
+        if stamp_ns is not None:
             self._tick(stamp_ns)
 
     def _on_patience(self) -> None:
-        if self._pending is None or self._gateway.mode is Mode.IDLE or not self.active:
-            return
-        if time.monotonic() - self._pending[1] >= self._patience_s:
-            frame = "image" if self._task.observation.cloud is None else "cloud"
-            missing = frame if self._frame_ns < self._pending[0] else "chunk"
-            self._status.note(f"no {missing} came for the tick at {self._pending[0] * 1e-9:.3f} s")
-            self._tick(self._pending[0])
+        overdue = self._waiting.overdue() if self.active else None
+        if overdue is not None:
+            stamp_ns, missing = overdue
+            self._status.note(f"no {missing} came for the tick at {stamp_ns * 1e-9:.3f} s")
+            self._tick(stamp_ns)
 
     def _tick(self, now_ns: int) -> None:
-        self._pending = None
+        self._waiting.forget()
         tick = self._gateway.tick(now_ns)
         if tick is not None:
             self._send(tick)
