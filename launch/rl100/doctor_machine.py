@@ -8,11 +8,10 @@ from importlib import metadata
 from pathlib import Path
 
 from rl100.doctor import Finding, Status, has_module
-from rl100.shared_memory import left_behind
+from rl100.shared_memory import MIB, left_behind
 from rl100_contracts.errors import ContractError
 
 GIB = 1024**3
-MIB = 1024**2
 
 
 def check_onnxruntime() -> list[Finding]:

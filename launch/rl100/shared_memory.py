@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+MIB = 1024**2
 FOLDER = Path("/dev/shm")
 SEGMENT = re.compile(r"fast(rtps|dds)_[0-9a-f]{16}")
 LOCK = "_el"
@@ -65,7 +66,7 @@ def left_behind(folder: Path = FOLDER, *, remove: bool = False) -> tuple[int, in
         return 0, 0
     for name in names:
         segment, lock = folder / name, folder / (name + LOCK)
-        if not SEGMENT.fullmatch(name) or not lock.exists():
+        if not SEGMENT.fullmatch(name):
             continue
         with _locked(lock) as free:
             left = _left(segment, lock) if free else 0

@@ -19,13 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from rl100.environment import common_environment, find_executable, node_environment
-from rl100.shared_memory import left_behind
+from rl100.shared_memory import MIB, left_behind
 from rl100.system_parts import NodeSpec, suggestion
 from rl100.systems import SYSTEMS, describe, parse_assignments, preflight, system_named
 from rl100.up import RunningSystem, command_line
 from rl100_contracts.errors import ContractError
 
-MIB = 2**20
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green")
 
 

@@ -109,13 +109,15 @@ def copy_checked(
     Raises:
         ContractError: the bundle does not fit; one sentence that names the file.
     """
-    from rl100_policy_node.framewise import prepare_parts
+    from rl100_policy_node.framewise import prepare_policy
     from rl100_policy_node.graphs import prepare_model, read_model
 
     manifest = verify_bundle(folder, task)
     for name in graphs:
-        model, frames = read_model(folder / name), manifest.n_obs_steps
-        if name != POLICY or not prepare_parts(model, frames, target, optimise=optimise):
+        model = read_model(folder / name)
+        if name == POLICY:
+            prepare_policy(model, manifest.n_obs_steps, target, optimise=optimise)
+        else:
             prepare_model(model, target / name, optimise=optimise)
     for name in (MANIFEST, SELFTEST):
         if name == MANIFEST or name in manifest.files:

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 import onnx.utils
 
-from rl100_contracts.bundle import FRAME, FRAME_CODE
-from rl100_policy_node.graphs import NOISE, Array, Graph, Model, Shape, prepare_model
+from rl100_contracts.bundle import FRAME, FRAME_CODE, POLICY
+from rl100_policy_node.graphs import NOISE, Array, Graph, Model, Runnable, Shape, prepare_model
 from rl100_policy_node.providers import Provider
 
 #: Files of the two parts in a checked copy of a bundle.
@@ -48,22 +48,24 @@ def split(model: Model, frames: int) -> tuple[Model, Model] | None:
     )
 
 
-def prepare_parts(model: Model, frames: int, target: Path, *, optimise: bool) -> bool:
-    """As ``prepare_model`` for both parts, into the folder ``target``; False: there are none."""
+def prepare_policy(model: Model, frames: int, folder: Path, *, optimise: bool) -> None:
+    """As ``prepare_model``, into a folder: both parts, or the whole where there are none."""
     parts = split(model, frames)
-    for part, name in zip(parts or (), (ENCODER, HEAD), strict=False):
-        prepare_model(part, target / name, optimise=optimise)
-    return parts is not None
+    if parts is None:
+        prepare_model(model, folder / POLICY, optimise=optimise)
+        return
+    for part, name in zip(parts, (ENCODER, HEAD), strict=True):
+        prepare_model(part, folder / name, optimise=optimise)
 
 
 def prepared_parts(folder: Path) -> tuple[Model, Model] | None:
-    """What ``prepare_parts`` has written to ``folder``."""
+    """The parts that ``prepare_policy`` has written; None: there are none."""
     if not (folder / HEAD).is_file():
         return None
     return Model.prepared(folder / ENCODER), Model.prepared(folder / HEAD)
 
 
-class FramewiseGraph:
+class FramewiseGraph(Runnable):
     """Both parts, in the place of the ``Graph`` of the whole policy. Not thread-safe.
 
     Args:
@@ -104,16 +106,7 @@ class FramewiseGraph:
         kind = self._encoder.inputs[FRAME + name].dtype
         return np.zeros([size or 1 for size in shape], dtype=kind)
 
-    def fill(self, name: str, value: Array) -> None:
-        """Write one sample, without its batch axis, into the buffer of an input."""
-        np.copyto(self.inputs[name].reshape(value.shape), value)
-
     def run(self) -> Mapping[str, Array]:
-        """Run on what ``inputs`` holds; the outputs are overwritten by the next run.
-
-        Raises:
-            ProviderError: the provider fails.
-        """
         codes = self._head.inputs[FRAME_CODE]
         # First all of them, then kept: an encoder that fails must leave what is known as it is.
         found = np.stack([self._code(frame, codes) for frame in range(len(codes))])

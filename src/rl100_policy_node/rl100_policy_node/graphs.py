@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,31 @@ def _fits(actual: Iterable[object], expected: Shape) -> bool:
     )
 
 
-class Graph:
+class Runnable(ABC):
+    """What decides: buffers for a batch of one, and a run on them. Not thread-safe.
+
+    Attributes:
+        inputs: what is run on, by name.
+        outputs: of the last run.
+    """
+
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+
+    def fill(self, name: str, value: Array) -> None:
+        """Write one sample, without its batch axis, into the buffer of an input."""
+        np.copyto(self.inputs[name].reshape(value.shape), value)
+
+    @abstractmethod
+    def run(self) -> Mapping[str, Array]:
+        """Run on what ``inputs`` holds; the outputs are overwritten by the next run.
+
+        Raises:
+            ProviderError: the provider fails.
+        """
+
+
+class Graph(Runnable):
     """One ONNX graph with its input and output buffers, for a batch of one. Not thread-safe.
 
     Args:
@@ -240,16 +265,7 @@ class Graph:
                     f"{path}: {kind} '{name}' is a {node.type}, not one of {', '.join(DTYPES)}"
                 )
 
-    def fill(self, name: str, value: Array) -> None:
-        """Write one sample, without its batch axis, into the buffer of an input."""
-        np.copyto(self.inputs[name].reshape(value.shape), value)
-
     def run(self) -> Mapping[str, Array]:
-        """Run on what ``inputs`` holds; the outputs are overwritten by the next run.
-
-        Raises:
-            ProviderError: the provider fails.
-        """
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # ONNX Runtime has many exception types

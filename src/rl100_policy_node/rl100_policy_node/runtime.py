@@ -24,12 +24,10 @@ from rl100_contracts.errors import ContractError
 from rl100_contracts.observation import Observation
 from rl100_contracts.task import Task
 from rl100_policy_node.framewise import FramewiseGraph, prepared_parts, split
-from rl100_policy_node.graphs import NOISE, Array, Graph, Model, Shape, read_model
+from rl100_policy_node.graphs import NOISE, Array, Graph, Model, Runnable, Shape, read_model
 from rl100_policy_node.providers import CPU, choose_provider
 
 FloatArray = NDArray[np.float32]
-
-AnyGraph = Graph | FramewiseGraph
 
 WARM_UP_RUNS = 3
 
@@ -156,15 +154,15 @@ class PolicyRuntime:
     def _action_shape(self) -> Shape:
         return (None, self.manifest.n_action_steps, self.manifest.action_dim)
 
-    def _one_step_graph(self, checked: Path | None) -> AnyGraph:
-        if checked is not None:
-            parts = prepared_parts(checked)
-            model = Model.prepared(checked / POLICY)
-        else:
-            model = read_model(self.folder / POLICY)
-            parts = split(model, self.manifest.n_obs_steps)
+    def _model(self, name: str, checked: Path | None) -> Model:
+        return read_model(self.folder / name) if checked is None else Model.prepared(checked / name)
+
+    def _one_step_graph(self, checked: Path | None) -> Runnable:
+        model = self._model(POLICY, checked)
+        frames = self.manifest.n_obs_steps
+        parts = split(model, frames) if checked is None else prepared_parts(checked)
         observed = observation_shapes(self.manifest)
-        graph: AnyGraph
+        graph: Runnable
         if parts is None:
             graph = self._graph(model, {}, {})
         else:
@@ -183,11 +181,7 @@ class PolicyRuntime:
             "chain": (m.denoising_steps + 1, *self._noise_shape),
             "log_prob": (m.denoising_steps, None),
         }
-        if checked is not None:
-            model = Model.prepared(checked / DENOISER)
-        else:
-            model = read_model(self.folder / DENOISER)
-        graph = self._graph(model, inputs, outputs)
+        graph = self._graph(self._model(DENOISER, checked), inputs, outputs)
         self._prove(graph, "chain_action", checked)
         return graph
 
@@ -203,7 +197,7 @@ class PolicyRuntime:
             self._threads,
         )
 
-    def _prove(self, graph: AnyGraph, action: str, checked: Path | None) -> None:
+    def _prove(self, graph: Runnable, action: str, checked: Path | None) -> None:
         """Warm up, and test against the actions that the trained policy gave at the export."""
         gently = checked is not None
         self._warm_up(graph, gently)
@@ -216,7 +210,7 @@ class PolicyRuntime:
         if gently:
             time.sleep(0.5 * (time.monotonic() - begin))
 
-    def _warm_up(self, graph: AnyGraph, gently: bool) -> None:
+    def _warm_up(self, graph: Runnable, gently: bool) -> None:
         """Run on an empty scene: allocates memory and finds broken weights."""
         rng = np.random.default_rng(0)
         # A self-test runs it some more times.
@@ -227,7 +221,7 @@ class PolicyRuntime:
                 raise ContractError(f"{self.folder}: the policy gives values that are not finite")
             self._breathe(begin, gently)
 
-    def _self_test(self, graph: AnyGraph, path: Path, name: str, gently: bool) -> None:
+    def _self_test(self, graph: Runnable, path: Path, name: str, gently: bool) -> None:
         """Compare with the actions ``name`` that the trained policy gave at the export."""
         try:
             samples = safetensors.numpy.load(path.read_bytes())
@@ -260,7 +254,7 @@ class PolicyRuntime:
 
     @staticmethod
     def _sample(
-        graph: AnyGraph,
+        graph: Runnable,
         tensors: Mapping[str, Array],
         rng: np.random.Generator,
         noise_scale: float,

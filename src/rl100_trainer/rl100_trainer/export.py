@@ -85,27 +85,18 @@ class _Graph(nn.Module):
 
 
 class OneStepGraph(_Graph):
-    """Observation, noise → action of the one-step student, in task units."""
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self._action(self._code(self._frames(inputs)), inputs)
-
-    def _action(self, code: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-        (noise,) = self._others(inputs)
-        return self.policy.executed(self.policy.student_clean(noise, 0, self._condition(code)))
-
-
-class _NamedOneStepGraph(OneStepGraph):
-    """The same, which also gives what the contract has names for inside."""
+    """Observation, noise → action of the one-step student, in task units; and what is ``inner``."""
 
     def inner(self) -> list[str]:
-        """Names of the outputs after the action."""
+        """Names of the outputs after the action, which the contract has inside the graph."""
         return [FRAME_CODE, *(FRAME + name for name in self._names)]
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         frames = self._frames(inputs)
         code = self._code(frames)
-        return self._action(code, inputs), code, *frames.values()
+        (noise,) = self._others(inputs)
+        action = self.policy.executed(self.policy.student_clean(noise, 0, self._condition(code)))
+        return action, code, *frames.values()
 
 
 class ChainGraph(_Graph):
@@ -178,7 +169,7 @@ def export_graphs(policy: DiffusionPolicy, folder: Path) -> None:
     names = [*observed_names(policy.spec), "noise"]
     batch, behind_steps, frames = {0: "batch"}, {1: "batch"}, {0: "frames"}
     with torch.no_grad():
-        one_step = _NamedOneStepGraph(policy)
+        one_step = OneStepGraph(policy)
         inner = one_step.inner()
         _export(
             one_step,
@@ -221,11 +212,18 @@ def _observed(
     return {name: seen[name][rows] for name in observed_names(policy.spec)}
 
 
-def _one_step(policy: DiffusionPolicy, inputs: Mapping[str, Tensor]) -> Tensor:
-    """What the trained policy does for the inputs of the one-step graph."""
-    names = (*observed_names(policy.spec), "noise")
-    action: Tensor = OneStepGraph(policy)(*(inputs[name] for name in names))
-    return action
+def _trained(policy: DiffusionPolicy, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What the trained policy itself does for the inputs of the graphs: in one step, and in K.
+
+    Not by the code of the graphs, which it is to judge.
+    """
+    state = inputs["state"]
+    cloud = inputs.get("cloud", state.new_zeros(*state.shape[:2], 0, 3))
+    condition = policy.condition(state, cloud, inputs.get("image"))
+    one_step = policy.student_clean(inputs["noise"], 0, condition)
+    noises = (inputs[name] for name in ("noise", "step_noise", "noise_scale"))
+    chain = policy.rollout(condition, *noises)
+    return policy.executed(one_step), policy.executed(chain.samples[-1])
 
 
 @torch.no_grad()
@@ -254,13 +252,8 @@ def measure_parity(
         inputs = example_inputs(policy, batch, seed + 1 + done)
         inputs.update(_observed(policy, observations, index))
         inputs["noise_scale"] = torch.tensor(float(done % 2))
-        expected = _one_step(policy, inputs)
-        wanted = ChainGraph(policy)(*inputs.values())[0]
-        pairs = [
-            (expected, _run(one_step, inputs)[0]),
-            (wanted, _run(chain, inputs)[0]),
-        ]
-        for trained, exported in pairs:
+        exported_actions = (_run(one_step, inputs)[0], _run(chain, inputs)[0])
+        for trained, exported in zip(_trained(policy, inputs), exported_actions, strict=True):
             gap = np.abs(trained.numpy() - exported) / (high - low)
             # NaN must not slip through a comparison.
             worst = max(worst, float(gap.max())) if np.isfinite(gap).all() else float("inf")
@@ -281,10 +274,7 @@ def write_selftest(
     index = torch.randint(len(observations[0]), (count,), generator=generator)
     inputs = example_inputs(policy, count, seed)
     inputs.update(_observed(policy, observations, index))
-    expected = {
-        "action": _one_step(policy, inputs),
-        "chain_action": ChainGraph(policy)(*inputs.values())[0],
-    }
+    expected = dict(zip(("action", "chain_action"), _trained(policy, inputs), strict=True))
     inputs["step_noise"] = inputs["step_noise"].transpose(0, 1)  # samples first
     inputs["noise_scale"] = inputs["noise_scale"].expand(count)
     tensors = {name: tensor.contiguous() for name, tensor in (inputs | expected).items()}

@@ -210,6 +210,25 @@ def test_exported_policy_names_its_frames_and_their_codes(
     np.testing.assert_allclose(action, expected, atol=1e-5)
 
 
+def test_graphs_that_mix_up_the_frames_are_not_faithful(
+    task: Task, tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graphs are judged by the policy itself, not by the code that they were made with."""
+    policy = make_policy(PolicySpec.of_task(task), tiny)
+    spec, steps = policy.spec, task.control.n_obs_steps
+    seen = (
+        torch.randn(8, steps, spec.state_dim),
+        torch.randn(8, steps, spec.num_points, 3),
+        torch.zeros(8, steps, 0),
+    )
+    export.export_graphs(policy, tmp_path)
+    assert export.measure_parity(policy, tmp_path, seen) < export.PARITY_LIMIT
+    real = export._Graph._condition
+    monkeypatch.setattr(export._Graph, "_condition", lambda graph, code: real(graph, code.flip(0)))
+    export.export_graphs(policy, tmp_path)
+    assert export.measure_parity(policy, tmp_path, seen) > export.PARITY_LIMIT
+
+
 def test_unfaithful_export_is_refused(
     task: Task,
     tiny: TrainConfig,
