@@ -94,6 +94,8 @@ def test_real_time_chunk_in_command_out_then_stale_feedback_and_stop_hold(graph:
         SetMode, "/rl100_gateway/set_mode", mode=ExecutedAction.MODE_POLICY, clear_stop=True
     )
     assert accepted.accepted and accepted.mode == ExecutedAction.MODE_POLICY
+    # Before its first tick it has nothing to end: idle right after that would send no last hold.
+    graph.wait(lambda: executed[-1].mode == ExecutedAction.MODE_POLICY, "a tick after the stop")
 
     # A robot that follows velocities would drive on with the last one.
     idle = graph.call(SetMode, "/rl100_gateway/set_mode", mode=ExecutedAction.MODE_IDLE)
