@@ -29,7 +29,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -104,10 +104,10 @@ class Manifest(StrictModel):
 
 def sha256_file(path: Path) -> str:
     """SHA-256 (hex) of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
+    digest, block = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(block):
+            digest.update(block[:size])
     return digest.hexdigest()
 
 
@@ -166,19 +166,17 @@ def load_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _check_files(folder: Path, manifest: Manifest) -> None:
+def _check_names(folder: Path, manifest: Manifest) -> None:
     missing = [name for name in REQUIRED_FILES if name not in manifest.files]
     if missing:
         raise ContractError(f"{folder / MANIFEST}: files does not list {missing[0]}")
     root = folder.resolve()
-    for name, expected in manifest.files.items():
+    for name in manifest.files:
         path = folder / name
         if Path(name).name != name or path.resolve().parent != root:
             raise ContractError(f"{folder / MANIFEST}: '{name}' lies outside the bundle")
         if not path.is_file():
             raise ContractError(f"{path}: listed in the manifest but missing")
-        if sha256_file(path) != expected:
-            raise ContractError(f"{path}: damaged or changed (its sha256 is not the manifest's)")
 
 
 def _check_task(folder: Path, manifest: Manifest, task: Task) -> None:
@@ -206,8 +204,8 @@ def _check_task(folder: Path, manifest: Manifest, task: Task) -> None:
             )
 
 
-def verify_bundle(folder: Path, task: Task | None = None) -> Manifest:
-    """Check a bundle's manifest, files and (when given) task.
+def verify_manifest(folder: Path, task: Task | None = None) -> Manifest:
+    """Check a bundle's manifest and (when given) task, but of its files only that they are there.
 
     Raises:
         ContractError: one sentence that names the file and what is wrong.
@@ -219,5 +217,28 @@ def verify_bundle(folder: Path, task: Task | None = None) -> Manifest:
         raise ContractError(f"{folder / MANIFEST}: timesteps needs one value per denoising step")
     if task is not None:
         _check_task(folder, manifest, task)
-    _check_files(folder, manifest)
+    _check_names(folder, manifest)
+    return manifest
+
+
+def verify_files(folder: Path, manifest: Manifest, names: Iterable[str] | None = None) -> None:
+    """Check the content of a bundle's files, or of those ``names`` that it has.
+
+    Raises:
+        ContractError: one sentence that names the file and what is wrong.
+    """
+    for name in manifest.files if names is None else names:
+        path, expected = folder / name, manifest.files.get(name)
+        if expected is not None and sha256_file(path) != expected:
+            raise ContractError(f"{path}: damaged or changed (its sha256 is not the manifest's)")
+
+
+def verify_bundle(folder: Path, task: Task | None = None) -> Manifest:
+    """Check a bundle's manifest, files and (when given) task.
+
+    Raises:
+        ContractError: one sentence that names the file and what is wrong.
+    """
+    manifest = verify_manifest(folder, task)
+    verify_files(folder, manifest)
     return manifest

@@ -118,6 +118,8 @@ def prepare_model(model: Model, target: Path, *, optimise: bool) -> None:
     key = "session.optimized_model_external_initializers"
     options.add_session_config_entry(f"{key}_file_name", weights)
     options.add_session_config_entry(f"{key}_min_size_in_bytes", str(SMALL_BYTES))
+    # Nothing runs in this session, so nothing has to be packed for it.
+    options.add_session_config_entry("session.disable_prepacking", "1")
     _open_session(model, options, [(CPU, {})])
 
 
