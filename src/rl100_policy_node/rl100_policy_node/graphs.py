@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from rl100_contracts.errors import ContractError
@@ -32,16 +33,20 @@ class ProviderError(ContractError):
     """The execution provider cannot run this graph; another one may."""
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of a graph and of the graphs inside it."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield attribute.t
-            yield from attribute.tensors
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.ByteSize():
-                    yield from _tensors(inner)
+def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
+    """Every tensor inside a message, wherever the format of ONNX lets one be.
+
+    By the message's own description, so that no place is forgotten: sparse tensors, functions,
+    and what a later version of ONNX adds.
+    """
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for inner in [value] if isinstance(value, Message) else value:
+            if isinstance(inner, onnx.TensorProto):
+                yield inner
+            else:
+                yield from _tensors(inner)
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def read_model(path: Path) -> Model:
         raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:
         raise ContractError(f"{path}: not a readable ONNX model ({type(error).__name__})") from None
-    for tensor in _tensors(proto.graph):
+    for tensor in _tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise ContractError(
                 f"{path}: tensor '{tensor.name}' is stored outside the file; export it again with "

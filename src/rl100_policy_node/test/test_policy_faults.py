@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import array
 import itertools
-import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
 pytest.importorskip("rclpy")
@@ -30,25 +28,17 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState, PointCloud2, PointField
 
-from rl100_contracts.bundle import (
-    MANIFEST,
-    POLICY,
-    WEIGHTS,
-    content_digest,
-    load_manifest,
-    write_manifest,
-)
 from rl100_contracts.decode import message_stamp_ns, split_ns
 from rl100_contracts.task import Task
 from rl100_msgs.msg import ActionChunk, EpisodeEvent, PolicyStatus, PolicyStep
 from rl100_msgs.srv import LoadBundle
 from rl100_node.qos import command_qos, episode_qos, latched_qos
 from rl100_node.testing import Graph
+from rl100_policy_node.bad_bundles import MakeBundle, bad_bundles
 from rl100_policy_node.testing import heavy_graph, policy_graph, self_test
 
 pytestmark = pytest.mark.integration
 
-MakeBundle = Callable[..., Path]
 NODE = "rl100_policy_node.main"
 
 
@@ -128,64 +118,13 @@ def graph() -> Iterator[Graph]:
         yield made
 
 
-def _edit_manifest(folder: Path, **changes: object) -> None:
-    data = {**json.loads((folder / MANIFEST).read_text()), **changes}
-    (folder / MANIFEST).write_text(json.dumps({**data, "digest": content_digest(data)}))
-
-
-def _external(folder: Path) -> None:
-    model = onnx.load(str(folder / POLICY))
-    tensor = model.graph.initializer[0]
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="../../../../etc/passwd")
-    (folder / POLICY).write_bytes(model.SerializeToString())
-    write_manifest(folder, load_manifest(folder))
-
-
-def _bad_bundles(make_bundle: MakeBundle, task: Task, tmp_path: Path) -> dict[str, Path]:
-    """The sentence that each gets, and the bundle."""
-    bad = {"no such bundle": tmp_path / "nowhere"}
-    folder = bad["denoiser.onnx: damaged or changed"] = make_bundle("truncated")
-    path = folder / "denoiser.onnx"
-    path.write_bytes(path.read_bytes()[:-100])
-    folder = bad["policy.onnx: damaged or changed"] = make_bundle("flipped")
-    data = bytearray((folder / POLICY).read_bytes())
-    data[len(data) // 2] ^= 1
-    (folder / POLICY).write_bytes(data)
-    values = task.model_dump(mode="json")
-    other = Task.model_validate({**values, "name": "lift"})
-    bad["trained for task 'lift'"] = make_bundle("other", made_for=other)
-    changed = Task.model_validate({**values, "episode": {"max_steps": 7}})
-    bad["another version of task 'push'"] = make_bundle("changed", made_for=changed)
-    folder = bad["format_version"] = make_bundle("format")
-    _edit_manifest(folder, format_version=2)
-    folder = bad["lies outside the bundle"] = make_bundle("outside")
-    files = load_manifest(folder).files
-    _edit_manifest(folder, files={**files, "../flipped/policy.onnx": files[POLICY]})
-    folder = bad["is stored outside the file"] = make_bundle("external")
-    _external(folder)
-    bad["values that are not finite"] = make_bundle("nan", gain=float("nan"))
-    bad["self-test failed"] = make_bundle("otherwise", selftest=self_test(task, 0.5))
-    # Large: another process checks it.
-    large = heavy_graph(task, products=0, size=3000)
-    folder = bad["large/policy.onnx: damaged"] = make_bundle("large", policy=large)
-    with (folder / POLICY).open("r+b") as file:
-        file.truncate(34_000_000)
-    folder = bad["weights.safetensors: damaged"] = make_bundle(
-        "large2", policy=heavy_graph(task, products=0, size=3000)
-    )
-    (folder / WEIGHTS).write_bytes(b"x")
-    return bad
-
-
 def test_no_bad_bundle_changes_what_runs(
     graph: Graph, make_bundle: MakeBundle, task: Task, tmp_path: Path
 ) -> None:
     good = make_bundle("good", selftest=self_test(task, 0.01))
     policy = Policy(graph, task, bundle=good)
     policy.wait_for_chunks()
-    for sentence, folder in _bad_bundles(make_bundle, task, tmp_path).items():
+    for sentence, folder in bad_bundles(make_bundle, task, tmp_path / "nowhere"):
         answer = policy.load(path=str(folder))
         assert not answer.accepted and answer.policy_version == "good"
         assert sentence in answer.message, answer.message

@@ -6,8 +6,7 @@ of seed and observation; each kind of damage is refused with one sentence that n
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +20,23 @@ from rl100_contracts.bundle import (
     POLICY,
     SELFTEST,
     TASK,
-    content_digest,
     load_manifest,
     verify_bundle,
-    write_manifest,
 )
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
+from rl100_policy_node.bad_bundles import (
+    ELSEWHERE,
+    OUTSIDE,
+    MakeBundle,
+    edit_manifest,
+    edit_policy,
+    rehash,
+)
 from rl100_policy_node.checker import BundleChecker
 from rl100_policy_node.providers import CPU
 from rl100_policy_node.runtime import DecisionNoise, PolicyRuntime
 from rl100_policy_node.testing import flat_observation, heavy_graph, seeing_graph, self_test
-
-MakeBundle = Callable[..., Path]
-
-
-def _rehash(folder: Path) -> None:
-    """As an attacker would: the checksums fit again."""
-    write_manifest(folder, load_manifest(folder))
 
 
 def test_one_step_is_the_graph_on_the_seeded_noise(make_bundle: MakeBundle, task: Task) -> None:
@@ -75,42 +73,38 @@ def test_another_task_is_refused(make_bundle: MakeBundle, task: Task) -> None:
         PolicyRuntime(make_bundle("b", made_for=other), task)
 
 
-def test_external_data_is_refused(make_bundle: MakeBundle, task: Task, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", OUTSIDE)
+def test_external_data_is_refused(make_bundle: MakeBundle, task: Task, place: str) -> None:
+    """Also where ONNX Runtime finds what lies outside, and would run with it."""
     folder = make_bundle()
-    model = onnx.load(str(folder / POLICY))
-    tensor = model.graph.initializer[0]
-    tensor.ClearField("raw_data")
-    tensor.data_location = onnx.TensorProto.EXTERNAL
-    entry = tensor.external_data.add()
-    entry.key, entry.value = "location", "../../etc/passwd"
-    (folder / POLICY).write_bytes(model.SerializeToString())
-    _rehash(folder)
+    edit_policy(folder, OUTSIDE[place])
+    (folder / ELSEWHERE).write_bytes(np.ones(1, np.int64).tobytes())
     with pytest.raises(ContractError, match="stored outside the file"):
         PolicyRuntime(folder, task)
 
 
 def test_wrong_graphs_are_refused(make_bundle: MakeBundle, task: Task) -> None:
     folder = make_bundle()
-    model = onnx.load(str(folder / POLICY))
-    model.graph.output[0].name = "act"
-    model.graph.node[-1].output[0] = "act"
-    (folder / POLICY).write_bytes(model.SerializeToString())
-    _rehash(folder)
+
+    def rename(model: onnx.ModelProto) -> None:
+        model.graph.output[0].name = model.graph.node[-1].output[0] = "act"
+
+    edit_policy(folder, rename)
     with pytest.raises(ContractError, match="output 'action' is missing"):
         PolicyRuntime(folder, task)
     (folder / POLICY).write_bytes(b"not a model")
-    _rehash(folder)
+    rehash(folder)
     with pytest.raises(ContractError, match=r"policy\.onnx: not a readable ONNX model"):
         PolicyRuntime(folder, task)
 
 
 def test_wrong_shape_is_refused(make_bundle: MakeBundle, task: Task) -> None:
     folder = make_bundle()
-    model = onnx.load(str(folder / POLICY))
-    shape = model.graph.input[0].type.tensor_type.shape
-    shape.dim[2].dim_value = 9
-    (folder / POLICY).write_bytes(model.SerializeToString())
-    _rehash(folder)
+
+    def widen(model: onnx.ModelProto) -> None:
+        model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 9
+
+    edit_policy(folder, widen)
     with pytest.raises(ContractError, match="input 'state' has shape"):
         PolicyRuntime(folder, task)
 
@@ -120,22 +114,16 @@ def test_values_that_are_not_finite_are_refused(make_bundle: MakeBundle, task: T
         PolicyRuntime(make_bundle(gain=float("nan")), task)
 
 
-def _rewrite(folder: Path, **changes: object) -> None:
-    """Change a manifest so that its own digest still fits."""
-    data = {**json.loads((folder / MANIFEST).read_text()), **changes}
-    (folder / MANIFEST).write_text(json.dumps({**data, "digest": content_digest(data)}))
-
-
 def test_path_outside_and_missing_files_are_refused(make_bundle: MakeBundle, task: Task) -> None:
     folder = make_bundle()
     files = load_manifest(folder).files
-    _rewrite(folder, files={**files, "../other": "0" * 64})
+    edit_manifest(folder, files={**files, "../other": "0" * 64})
     with pytest.raises(ContractError, match="outside the bundle"):
         verify_bundle(folder, task)
-    _rewrite(folder, files=files, format_version=2)
+    edit_manifest(folder, files=files, format_version=2)
     with pytest.raises(ContractError, match="format_version"):
         verify_bundle(folder, task)
-    _rewrite(folder, format_version=1)
+    edit_manifest(folder, format_version=1)
     verify_bundle(folder, task)
     (folder / POLICY).unlink()
     with pytest.raises(ContractError, match="missing"):
@@ -231,7 +219,7 @@ def test_a_self_test_that_lacks_something_is_refused(
 def test_what_is_no_self_test_is_refused(make_bundle: MakeBundle, task: Task) -> None:
     folder = make_bundle(selftest=self_test(task, 0.01))
     (folder / SELFTEST).write_bytes(b"no tensors")
-    _rehash(folder)
+    rehash(folder)
     with pytest.raises(ContractError, match="not a readable self-test"):
         PolicyRuntime(folder, task)
 
@@ -318,7 +306,7 @@ def test_the_chain_of_another_bundle_is_not_loaded(make_bundle: MakeBundle, task
     (folder / "config.yaml").write_text("other: 1\n")
     with pytest.raises(ContractError, match="damaged or changed"):
         runtime.load_chain()
-    _rehash(folder)
+    rehash(folder)
     with pytest.raises(ContractError, match="is another bundle than the one that was loaded"):
         runtime.load_chain()
 
@@ -359,7 +347,7 @@ def test_one_process_refuses_a_bad_bundle_and_copies_the_next(
         checker.copy(bad, [POLICY], optimise=True),
     ):
         pass
-    _rehash(bad)
+    rehash(bad)
     with (
         pytest.raises(ContractError, match=r"policy\.onnx: not a readable ONNX model"),
         checker.copy(bad, [POLICY], optimise=True),
