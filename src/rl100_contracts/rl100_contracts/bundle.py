@@ -36,7 +36,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from rl100_contracts.errors import ContractError
-from rl100_contracts.loading import StrictModel, load_json_model, read_text, write_json_atomic
+from rl100_contracts.loading import StrictModel, parse_model, read_json, write_json_atomic
 from rl100_contracts.task import Task
 
 MANIFEST = "manifest.json"
@@ -160,8 +160,9 @@ def load_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise ContractError(f"{folder}: no such bundle")
     path = folder / MANIFEST
-    manifest = load_json_model(Manifest, path)
-    if manifest.digest and manifest.digest != content_digest(json.loads(read_text(path))):
+    data = read_json(path)
+    manifest = parse_model(Manifest, data, str(path))
+    if manifest.digest and manifest.digest != content_digest(data):
         raise ContractError(f"{path}: damaged or changed (its digest is not that of its content)")
     return manifest
 
@@ -221,16 +222,41 @@ def verify_manifest(folder: Path, task: Task | None = None) -> Manifest:
     return manifest
 
 
+def _check_hash(path: Path, actual: str, expected: str) -> None:
+    if actual != expected:
+        raise ContractError(f"{path}: damaged or changed (its sha256 is not the manifest's)")
+
+
+def read_verified(folder: Path, manifest: Manifest, name: str) -> bytes:
+    """Content of a file that the manifest lists: the very bytes whose checksum fits.
+
+    Who checks a file and reads it again may read another one.
+
+    Raises:
+        ContractError: one sentence that names the file and what is wrong.
+    """
+    path = folder / name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
+    _check_hash(path, hashlib.sha256(data).hexdigest(), manifest.files[name])
+    return data
+
+
 def verify_files(folder: Path, manifest: Manifest, names: Iterable[str] | None = None) -> None:
-    """Check the content of a bundle's files, or of those ``names`` that it has.
+    """Check the content of a bundle's files, or of those ``names``; see also ``read_verified``.
 
     Raises:
         ContractError: one sentence that names the file and what is wrong.
     """
     for name in manifest.files if names is None else names:
-        path, expected = folder / name, manifest.files.get(name)
-        if expected is not None and sha256_file(path) != expected:
-            raise ContractError(f"{path}: damaged or changed (its sha256 is not the manifest's)")
+        path = folder / name
+        try:
+            actual = sha256_file(path)
+        except OSError as error:
+            raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
+        _check_hash(path, actual, manifest.files[name])
 
 
 def verify_bundle(folder: Path, task: Task | None = None) -> Manifest:

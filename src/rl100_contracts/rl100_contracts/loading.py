@@ -97,13 +97,17 @@ def load_yaml_model(model: type[ModelT], path: Path) -> ModelT:
     return parse_model(model, read_yaml(path), str(path))
 
 
-def load_json_model(model: type[ModelT], path: Path) -> ModelT:
-    """Load a JSON file into a model; raises ContractError."""
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; raises ContractError."""
     try:
-        data = json.loads(read_text(path))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ContractError(f"{path}, line {error.lineno}: not valid JSON") from None
-    return parse_model(model, data, str(path))
+
+
+def load_json_model(model: type[ModelT], path: Path) -> ModelT:
+    """Load a JSON file into a model; raises ContractError."""
+    return parse_model(model, read_json(path), str(path))
 
 
 def check_output_file(path: Path, *endings: str) -> None:

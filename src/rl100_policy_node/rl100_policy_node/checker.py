@@ -21,7 +21,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rl100_contracts.bundle import MANIFEST, POLICY, SELFTEST, verify_files, verify_manifest
+from rl100_contracts.bundle import (
+    MANIFEST,
+    POLICY,
+    SELFTEST,
+    load_manifest,
+    read_verified,
+    verify_files,
+    verify_manifest,
+)
 from rl100_contracts.errors import ContractError, run_main
 from rl100_contracts.task import Task
 
@@ -122,20 +130,22 @@ def copy_checked(
     from rl100_policy_node.graphs import prepare_model, read_model
 
     manifest = verify_manifest(folder, task)
-    wanted = (*graphs, SELFTEST)
-    verify_files(folder, manifest, wanted)
+    # The copy, which the node reads, must be the manifest that the files are checked by.
+    shutil.copyfile(folder / MANIFEST, target / MANIFEST)
+    if load_manifest(target) != manifest:
+        raise ContractError(f"{folder / MANIFEST}: changed while it was checked, so push it again")
+    wanted = {*graphs, SELFTEST}
     with ThreadPoolExecutor(1) as beside:
         # What is not read here, the weights for training above all, is most of a bundle.
         others = beside.submit(verify_files, folder, manifest, manifest.files.keys() - wanted)
         for name in graphs:
-            model = read_model(folder / name)
+            model = read_model(folder / name, read_verified(folder, manifest, name))
             if name == POLICY:
                 prepare_policy(model, manifest.n_obs_steps, target, optimise=optimise)
             else:
                 prepare_model(model, target / name, optimise=optimise)
-        for name in (MANIFEST, SELFTEST):
-            if name == MANIFEST or name in manifest.files:
-                shutil.copyfile(folder / name, target / name)
+        if SELFTEST in manifest.files:
+            (target / SELFTEST).write_bytes(read_verified(folder, manifest, SELFTEST))
         others.result()
 
 

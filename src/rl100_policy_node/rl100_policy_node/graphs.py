@@ -69,18 +69,19 @@ class Model:
         return Model(path, str(path))
 
 
-def read_model(path: Path) -> Model:
-    """Read an ONNX file all of whose tensors are inside it.
+def read_model(path: Path, data: bytes) -> Model:
+    """Read an ONNX model all of whose tensors are inside it.
+
+    Args:
+        path: of its file, for errors.
+        data: what the file holds, from ``read_verified``.
 
     Raises:
         ContractError: unreadable, or a tensor is stored in another file: it would escape the
             bundle's checksums.
     """
     try:
-        data = path.read_bytes()
         proto = onnx.load_model_from_string(data)
-    except OSError as error:
-        raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:
         raise ContractError(f"{path}: not a readable ONNX model ({type(error).__name__})") from None
     for tensor in _tensors(proto):

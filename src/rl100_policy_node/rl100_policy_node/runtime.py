@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from rl100_contracts.bundle import (
     SELFTEST_LIMIT,
     Manifest,
     load_manifest,
-    verify_bundle,
+    read_verified,
+    verify_files,
+    verify_manifest,
 )
 from rl100_contracts.errors import ContractError
 from rl100_contracts.observation import Observation
@@ -114,7 +116,8 @@ class PolicyRuntime:
         self.folder = folder
         self._task, self._threads = task, threads
         self._denoiser: Graph | None = None
-        self.manifest = load_manifest(checked) if checked else verify_bundle(folder, task)
+        read = [POLICY, DENOISER] if chain else [POLICY]
+        self.manifest = load_manifest(checked) if checked else self._verified(read)
         self.self_tested = SELFTEST in self.manifest.files
         self.provider = choose_provider(provider)
         try:
@@ -124,6 +127,12 @@ class PolicyRuntime:
                 raise
             self.provider = self.provider.fallback(str(error))
             self._load(checked, chain)
+
+    def _verified(self, read: Sequence[str]) -> Manifest:
+        """The manifest, after all files were checked but those that are ``read`` checked."""
+        manifest = verify_manifest(self.folder, self._task)
+        verify_files(self.folder, manifest, manifest.files.keys() - {*read, SELFTEST})
+        return manifest
 
     def _load(self, checked: Path | None, chain: bool) -> None:
         self._policy = self._one_step_graph(checked)
@@ -141,7 +150,7 @@ class PolicyRuntime:
         Raises:
             ContractError: it does not fit, or the bundle is not what it was.
         """
-        now = load_manifest(checked) if checked else verify_bundle(self.folder, self._task)
+        now = load_manifest(checked) if checked else self._verified([DENOISER])
         if now != self.manifest:
             raise ContractError(f"{self.folder}: is another bundle than the one that was loaded")
         self._denoiser = self._chain_graph(checked)
@@ -155,7 +164,9 @@ class PolicyRuntime:
         return (None, self.manifest.n_action_steps, self.manifest.action_dim)
 
     def _model(self, name: str, checked: Path | None) -> Model:
-        return read_model(self.folder / name) if checked is None else Model.prepared(checked / name)
+        if checked is not None:
+            return Model.prepared(checked / name)
+        return read_model(self.folder / name, read_verified(self.folder, self.manifest, name))
 
     def _one_step_graph(self, checked: Path | None) -> Runnable:
         model = self._model(POLICY, checked)
@@ -202,7 +213,8 @@ class PolicyRuntime:
         gently = checked is not None
         self._warm_up(graph, gently)
         if self.self_tested:
-            self._self_test(graph, (checked or self.folder) / SELFTEST, action, gently)
+            samples = read_verified(checked or self.folder, self.manifest, SELFTEST)
+            self._self_test(graph, samples, action, gently)
 
     @staticmethod
     def _breathe(begin: float, gently: bool) -> None:
@@ -221,11 +233,12 @@ class PolicyRuntime:
                 raise ContractError(f"{self.folder}: the policy gives values that are not finite")
             self._breathe(begin, gently)
 
-    def _self_test(self, graph: Runnable, path: Path, name: str, gently: bool) -> None:
+    def _self_test(self, graph: Runnable, data: bytes, name: str, gently: bool) -> None:
         """Compare with the actions ``name`` that the trained policy gave at the export."""
+        path = self.folder / SELFTEST
         try:
-            samples = safetensors.numpy.load(path.read_bytes())
-        except (OSError, safetensors.SafetensorError) as error:
+            samples = safetensors.numpy.load(data)
+        except safetensors.SafetensorError as error:
             raise ContractError(f"{path}: not a readable self-test ({error})") from None
         missing = {*graph.inputs, name} - samples.keys()
         if missing or not len(samples[name]):

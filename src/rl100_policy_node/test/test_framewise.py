@@ -151,11 +151,11 @@ def test_a_checked_copy_has_both_parts_and_passes_the_self_test(
 
 def test_one_frame_or_no_names_means_one_graph(make_bundle: MakeBundle, task: Task) -> None:
     path = make_bundle(policy=framewise_graph(task)) / POLICY
-    assert split(read_model(path), task.control.n_obs_steps) is not None
-    assert split(read_model(path), 1) is None
+    assert split(read_model(path, path.read_bytes()), task.control.n_obs_steps) is not None
+    assert split(read_model(path, path.read_bytes()), 1) is None
     model = onnx.load(path)
     unnamed = [known for known in model.graph.value_info if known.name != FRAME_CODE]
     del model.graph.value_info[:]
     model.graph.value_info.extend(unnamed)
     onnx.save(model, path)
-    assert split(read_model(path), task.control.n_obs_steps) is None
+    assert split(read_model(path, path.read_bytes()), task.control.n_obs_steps) is None

@@ -6,7 +6,6 @@ of seed and observation; each kind of damage is refused with one sentence that n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ import onnxruntime
 import pytest
 
 from rl100_contracts.bundle import (
-    DENOISER,
     MANIFEST,
     POLICY,
     SELFTEST,
@@ -33,10 +31,9 @@ from rl100_policy_node.bad_bundles import (
     edit_policy,
     rehash,
 )
-from rl100_policy_node.checker import BundleChecker
 from rl100_policy_node.providers import CPU
 from rl100_policy_node.runtime import DecisionNoise, PolicyRuntime
-from rl100_policy_node.testing import flat_observation, heavy_graph, seeing_graph, self_test
+from rl100_policy_node.testing import flat_observation, seeing_graph, self_test
 
 
 def test_one_step_is_the_graph_on_the_seeded_noise(make_bundle: MakeBundle, task: Task) -> None:
@@ -309,64 +306,3 @@ def test_the_chain_of_another_bundle_is_not_loaded(make_bundle: MakeBundle, task
     rehash(folder)
     with pytest.raises(ContractError, match="is another bundle than the one that was loaded"):
         runtime.load_chain()
-
-
-@pytest.fixture
-def checker(task: Task) -> Iterator[BundleChecker]:
-    made = BundleChecker(task)
-    yield made
-    made.close()
-
-
-@pytest.mark.parametrize("optimise", [False, True])
-def test_a_checked_copy_gives_the_very_same_actions(
-    make_bundle: MakeBundle, task: Task, checker: BundleChecker, optimise: bool
-) -> None:
-    model = heavy_graph(task, products=1, size=64)  # weights large enough to be split off
-    folder = make_bundle(policy=model, selftest=self_test(task, 0.01))
-    observation = flat_observation(task)
-    direct = PolicyRuntime(folder, task)
-    with checker.copy(folder, [POLICY, DENOISER], optimise=optimise) as copy:
-        assert list(copy.glob("*.weights")), "the weights are in a file of their own"
-        runtime = PolicyRuntime(folder, task, checked=copy)
-    assert runtime.self_tested and runtime.manifest == direct.manifest
-    for sample in (
-        lambda r: r.one_step(observation, DecisionNoise(3).of(observation)),
-        lambda r: r.k_step(observation, DecisionNoise(3).of(observation), stochastic=True).chain,
-    ):
-        np.testing.assert_array_equal(sample(runtime), sample(direct))
-
-
-def test_one_process_refuses_a_bad_bundle_and_copies_the_next(
-    make_bundle: MakeBundle, task: Task, checker: BundleChecker
-) -> None:
-    bad, good = make_bundle("bad"), make_bundle("good")
-    (bad / POLICY).write_bytes(b"not a model")
-    with (
-        pytest.raises(ContractError, match=r"policy\.onnx: damaged or changed"),
-        checker.copy(bad, [POLICY], optimise=True),
-    ):
-        pass
-    rehash(bad)
-    with (
-        pytest.raises(ContractError, match=r"policy\.onnx: not a readable ONNX model"),
-        checker.copy(bad, [POLICY], optimise=True),
-    ):
-        pass
-    with checker.copy(good, [POLICY], optimise=True) as copy:
-        assert PolicyRuntime(good, task, chain=False, checked=copy).manifest == load_manifest(good)
-
-
-def test_a_check_that_breaks_off_is_one_sentence_and_the_next_one_works(
-    make_bundle: MakeBundle, checker: BundleChecker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = make_bundle()
-    with (
-        monkeypatch.context() as patched,
-        pytest.raises(ContractError, match=r"the check of the bundle broke off \(exit status 1\)"),
-    ):
-        patched.setattr("sys.executable", "/bin/false")
-        with checker.copy(folder, [POLICY], optimise=True):
-            pass
-    with checker.copy(folder, [POLICY], optimise=True) as copy:
-        assert (copy / POLICY).is_file()
