@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 import rclpy
@@ -17,8 +18,25 @@ from rl100_policy_node.runtime import PolicyRuntime
 
 NAME = "rl100_policy_bundles"
 SERVICE = "/rl100_policy/load_bundle"
+REFUSAL_SHOWN_S = 10.0
 
 Callback = Callable[[LoadBundle.Request, LoadBundle.Response], LoadBundle.Response]
+
+
+class LastRefusal:
+    """Why the last bundle was refused, as long as someone should see it. From any thread."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._sentence, self._until = "", 0.0
+
+    def note(self, sentence: str) -> None:
+        """Say it for a while; empty: a bundle was accepted."""
+        self._until = self._monotonic() + REFUSAL_SHOWN_S
+        self._sentence = sentence
+
+    def __str__(self) -> str:
+        return self._sentence if self._monotonic() < self._until else ""
 
 
 class BundleService:

@@ -22,7 +22,7 @@ from rl100_node.messages import message_class
 from rl100_node.parameters import declare, declare_lockstep, declare_realtime, declare_task
 from rl100_node.qos import command_qos, episode_qos, latched_qos, qos_for
 from rl100_node.realtime import DeadlineLoop
-from rl100_policy_node.bundle_service import BundleService
+from rl100_policy_node.bundle_service import BundleService, LastRefusal
 from rl100_policy_node.core import Decision, PolicyCore
 from rl100_policy_node.loading import BundleLoader
 from rl100_policy_node.outputs import chunk_message, diagnostic_values, status_message, step_message
@@ -52,6 +52,7 @@ class PolicyNode(AutostartLifecycleNode):
         self._declare_sampler()
         self._core = PolicyCore(self._task, lockstep=self._lockstep, seed=seed)
         self._loader = BundleLoader(self._task, provider, threads, gently=not self._lockstep)
+        self._refusal = LastRefusal()
         self._loop = DeadlineLoop(
             self._on_tick,
             self._task.control.period_ns,
@@ -242,8 +243,10 @@ class PolicyNode(AutostartLifecycleNode):
             loaded = self._load(request)
         except ContractError as error:
             response.accepted, response.message = False, str(error)
+            self._refusal.note(f"bundle refused: {error}")
             self.get_logger().error(f"bundle refused: {error}")
         else:
+            self._refusal.note("")
             response.accepted = True
             response.message = f"{loaded.manifest.policy_version} runs from the next chunk on"
             self.get_logger().info(response.message)
@@ -263,15 +266,17 @@ class PolicyNode(AutostartLifecycleNode):
 
     def _health(self) -> tuple[bytes, str]:
         """Level, and what is wrong; empty when nothing is."""
-        waiting = self._core.waiting_for()
-        if waiting:
-            return (ERROR if self._core.supply.stopped() else WARN), waiting
-        if self._core.too_slow():
+        waiting, refusal = self._core.waiting_for(), str(self._refusal)
+        if waiting and self._core.supply.stopped():
+            return ERROR, waiting
+        if not waiting and self._core.too_slow():
             seconds = self._task.control.n_action_steps * self._task.control.period_ns * 1e-9
             return ERROR, (
                 f"a decision takes longer than its chunk lasts ({seconds:g} s), so every action "
                 "comes too late: use a smaller network, another provider or more threads"
             )
+        if refusal or waiting:
+            return WARN, refusal or waiting
         if self._loop.refusals:
             return WARN, self._loop.refusals[0]
         return OK, ""

@@ -1,10 +1,10 @@
 """The policy node in real time, as a process, when things go wrong.
 
-Pins: no bad bundle changes what runs, whatever is wrong with it, and a large one is checked in
-another process; a swap loses no decision; a killed node starts again; a stopped camera or joint
-feedback and wrong clocks are named, and it recovers by itself; an inference that is too slow is
-said; nothing is planned across the start of an episode; what the system refuses is reported; and
-each run ends with a report.
+Pins: no bad bundle and no flipped byte of one changes what runs, and a large one is checked in
+another process; a refusal is on /diagnostics for a while; a swap loses no decision; a killed node
+starts again; a stopped camera or joint feedback and wrong clocks are named, and it recovers by
+itself; an inference that is too slow is said; nothing is planned across the start of an episode;
+what the system refuses is reported; and each run ends with a report.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from rl100_msgs.srv import LoadBundle
 from rl100_node.qos import command_qos, episode_qos, latched_qos
 from rl100_node.testing import Graph
 from rl100_policy_node.bad_bundles import MakeBundle, bad_bundles
+from rl100_policy_node.bundle_service import LastRefusal
 from rl100_policy_node.testing import heavy_graph, policy_graph, self_test
 
 pytestmark = pytest.mark.integration
@@ -137,6 +138,47 @@ def test_no_bad_bundle_changes_what_runs(
     assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
     output = graph.stop(policy.process)
     assert "run report" in output and "missed deadlines" in output
+
+
+def test_a_refusal_is_a_warning_until_a_bundle_is_accepted(
+    graph: Graph, make_bundle: MakeBundle, task: Task, tmp_path: Path
+) -> None:
+    policy = Policy(graph, task, bundle=make_bundle("first"))
+    diagnostics = graph.record(DiagnosticArray, "/diagnostics", 10)
+
+    def wait_for(level: bytes, sentence: str) -> None:
+        graph.wait(
+            lambda: any(
+                found.level == level and found.message == sentence
+                for array in diagnostics[-1:]
+                for found in array.status
+            ),
+            f"the diagnostic '{sentence}'",
+        )
+
+    wait_for(DiagnosticStatus.OK, "running")
+    refused = policy.load(path=str(tmp_path / "nowhere"))
+    assert "no such bundle" in refused.message
+    wait_for(DiagnosticStatus.WARN, f"bundle refused: {refused.message}")
+    assert policy.load(path=str(make_bundle("second"))).accepted
+    wait_for(DiagnosticStatus.OK, "running")
+    graph.stop(policy.process)
+
+
+def test_a_refusal_is_shown_for_ten_seconds() -> None:
+    now = [100.0]
+    refusal = LastRefusal(lambda: now[0])
+    assert str(refusal) == ""
+    refusal.note("first")
+    now[0] += 5
+    refusal.note("second")
+    now[0] += 9.9
+    assert str(refusal) == "second"
+    now[0] += 0.2
+    assert str(refusal) == ""
+    refusal.note("third")
+    refusal.note("")  # accepted
+    assert str(refusal) == ""
 
 
 def test_swaps_lose_no_decision_and_go_back_at_once(
