@@ -62,12 +62,13 @@ def decode_cloud(msg: Any) -> FloatArray:
     """PointCloud2 to points, float32 (N, 3), m, in the frame of the message.
 
     Raises:
-        ContractError: no float32 x, y, z fields, big endian, or too few bytes.
+        ContractError: no float32 x, y, z fields, a field outside its point, big endian, or too few
+            bytes.
     """
     offsets = {}
     for field in msg.fields:
         if field.name in ("x", "y", "z") and int(field.datatype) == FLOAT32_FIELD:
-            offsets[field.name] = int(field.offset)
+            offsets[field.name] = _offset(msg, field)
     if len(offsets) != 3:
         raise ContractError("a PointCloud2 without float32 fields x, y, z cannot be used")
     rows = _cloud_rows(msg)
@@ -76,6 +77,17 @@ def decode_cloud(msg: Any) -> FloatArray:
         return np.array(rows.reshape(-1).view("<f4").reshape(count, 3), dtype=np.float32)
     columns = [rows[:, offsets[a] : offsets[a] + 4].copy().view("<f4") for a in "xyz"]
     return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def _offset(msg: Any, field: Any) -> int:
+    """Where the four bytes of a field begin in each point."""
+    offset, step = int(field.offset), int(msg.point_step)
+    if not 0 <= offset <= step - 4:
+        raise ContractError(
+            f"a PointCloud2 cannot be used whose field {field.name} at byte {offset} is not within "
+            f"its points of {step} bytes"
+        )
+    return offset
 
 
 def _cloud_rows(msg: Any) -> NDArray[np.uint8]:
@@ -89,6 +101,8 @@ def _cloud_rows(msg: Any) -> NDArray[np.uint8]:
         raise ContractError(
             f"a PointCloud2 of {width * height} points has only {raw.size} bytes of data"
         )
+    if not width * height:  # its other side may be larger than an array's
+        return np.empty((0, step), dtype=np.uint8)
     rows = raw[: height * row_step].reshape(height, row_step)[:, : width * step]
     return np.ascontiguousarray(rows).reshape(width * height, step)
 
@@ -101,7 +115,7 @@ def decode_cloud_colours(msg: Any) -> ImageArray:
     """
     for field in msg.fields:
         if field.name in ("rgb", "rgba"):
-            offset = int(field.offset)
+            offset = _offset(msg, field)
             return _cloud_rows(msg)[:, offset : offset + 3][:, ::-1].copy()
     raise ContractError("a PointCloud2 without a field rgb has no colours for observation.cloud")
 
@@ -174,7 +188,7 @@ def decode_camera_info(msg: Any, *, rectified: bool = False) -> Intrinsics:
         rectified: the images are rectified, so that P describes them and they have no distortion.
 
     Raises:
-        ContractError: not calibrated (focal length 0).
+        ContractError: not calibrated (focal length 0), or a coefficient is not finite.
     """
     width, height = int(msg.width), int(msg.height)
     k = np.asarray(msg.p, dtype=float).reshape(3, 4) if rectified else np.asarray(msg.k, float)
@@ -185,6 +199,8 @@ def decode_camera_info(msg: Any, *, rectified: bool = False) -> Intrinsics:
     pinhole = (width, height, float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2]))
     if rectified or not any(distortion):
         return Intrinsics(*pinhole)
+    if not np.isfinite(distortion).all():
+        raise ContractError("CameraInfo has a coefficient of its distortion that is not finite")
     return Intrinsics(*pinhole, str(msg.distortion_model), distortion)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,10 @@ def _decompress(msg: Any) -> ImageArray:
         raise ContractError("a compressed depth image cannot be used: record the raw one")
     data = np.frombuffer(msg.data, dtype=np.uint8)
     pixels = None
-    if data.size:
-        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    # OpenCV refuses most of what is damaged with None, but a size beyond its own limit it throws.
+    with suppress(cv2.error):
+        if data.size:
+            pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise ContractError(
             f"a compressed image of format '{msg.format}' cannot be decoded: use JPEG or PNG"
