@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +17,12 @@ from rl100_contracts.bundle import (
     MANIFEST,
     POLICY,
     WEIGHTS,
+    Manifest,
     content_digest,
     load_manifest,
     write_manifest,
 )
+from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
 from rl100_policy_node.testing import heavy_graph, self_test
 
@@ -169,3 +172,31 @@ def bad_bundles(make_bundle: MakeBundle, task: Task, nowhere: Path) -> Iterator[
     folder = make_bundle("large2", policy=large)
     (folder / WEIGHTS).write_bytes(b"x")
     yield "weights.safetensors: damaged", folder
+
+
+def flipped_bytes(folder: Path, count: int) -> Iterator[str]:
+    """Change one byte of a sound bundle at a time, in all its files in turn.
+
+    Yields:
+        Name of the file that is damaged until the next step, by bits drawn from a fixed seed.
+    """
+    rng, sound = np.random.default_rng(0), load_manifest(folder)
+    names = sorted(path.name for path in folder.iterdir() if path.stat().st_size)
+    for name in itertools.islice(itertools.cycle(names), count):
+        path, data = folder / name, (folder / name).read_bytes()
+        while True:
+            damaged = bytearray(data)
+            damaged[rng.integers(len(data))] ^= int(rng.integers(1, 256))
+            path.write_bytes(damaged)
+            # White space of the manifest may change: it says the same then.
+            if name != MANIFEST or not _says(folder, sound):
+                break
+        yield name
+        path.write_bytes(data)
+
+
+def _says(folder: Path, sound: Manifest) -> bool:
+    try:
+        return load_manifest(folder) == sound
+    except ContractError:
+        return False

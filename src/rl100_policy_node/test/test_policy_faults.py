@@ -28,13 +28,14 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState, PointCloud2, PointField
 
+from rl100_contracts.bundle import MANIFEST, WEIGHTS, load_manifest
 from rl100_contracts.decode import message_stamp_ns, split_ns
 from rl100_contracts.task import Task
 from rl100_msgs.msg import ActionChunk, EpisodeEvent, PolicyStatus, PolicyStep
 from rl100_msgs.srv import LoadBundle
 from rl100_node.qos import command_qos, episode_qos, latched_qos
 from rl100_node.testing import Graph
-from rl100_policy_node.bad_bundles import MakeBundle, bad_bundles
+from rl100_policy_node.bad_bundles import MakeBundle, bad_bundles, flipped_bytes, rehash
 from rl100_policy_node.bundle_service import LastRefusal
 from rl100_policy_node.testing import heavy_graph, policy_graph, self_test
 
@@ -142,6 +143,30 @@ def test_no_bad_bundle_changes_what_runs(
 
 def test_a_refusal_is_a_warning_until_a_bundle_is_accepted(
     graph: Graph, make_bundle: MakeBundle, task: Task, tmp_path: Path
+def test_no_flipped_byte_changes_what_runs(
+    graph: Graph, make_bundle: MakeBundle, task: Task
+) -> None:
+    pushed = make_bundle("pushed", selftest=self_test(task, 0.01))
+    (pushed / WEIGHTS).write_bytes(bytes(range(256)))
+    rehash(pushed)
+    policy = Policy(graph, task, bundle=make_bundle("good"))
+    policy.wait_for_chunks()
+    files, before = set(), len(policy.chunks)
+    for name in flipped_bytes(pushed, 42):
+        answer = policy.load(path=str(pushed))
+        assert not answer.accepted and answer.policy_version == "good", name
+        assert str(pushed / name) in answer.message and "\n" not in answer.message
+        files.add(name)
+    assert files == {*load_manifest(pushed).files, MANIFEST}
+    assert len(policy.chunks) > before, "it decided meanwhile"
+    policy.wait_for_chunks()
+    assert {chunk.policy_version for chunk in policy.chunks} == {"good"}
+    sequences = [chunk.sequence for chunk in policy.chunks]
+    assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+    assert policy.load(path=str(pushed)).accepted, "it was sound but for the flipped bytes"
+    graph.stop(policy.process)
+
+
 ) -> None:
     policy = Policy(graph, task, bundle=make_bundle("first"))
     diagnostics = graph.record(DiagnosticArray, "/diagnostics", 10)
