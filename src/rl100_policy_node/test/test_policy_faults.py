@@ -47,12 +47,13 @@ NODE = "rl100_policy_node.main"
 class LiveRobot:
     """Publishes observations at the control rate while the test's node spins.
 
-    ``stopped``: streams that are silent; ``shift_ns``: added to every stamp.
+    ``stopped``: streams that are silent; ``shift_ns``: added to every stamp; ``stamps``: so far.
     """
 
     def __init__(self, graph: Graph, task: Task) -> None:
         self.stopped: set[str] = set()
         self.shift_ns = 0
+        self.stamps: list[int] = []
         self._task = task
         kinds = {"joint_states": JointState, "tool_pose": PoseStamped, "points": PointCloud2}
         self._publishers = {
@@ -80,6 +81,7 @@ class LiveRobot:
 
     def _tick(self) -> None:
         stamp_ns = time.time_ns() + self.shift_ns
+        self.stamps.append(stamp_ns)
         for name, publisher in self._publishers.items():
             if name not in self.stopped:
                 message = self._message(name)
@@ -141,8 +143,6 @@ def test_no_bad_bundle_changes_what_runs(
     assert "run report" in output and "missed deadlines" in output
 
 
-def test_a_refusal_is_a_warning_until_a_bundle_is_accepted(
-    graph: Graph, make_bundle: MakeBundle, task: Task, tmp_path: Path
 def test_no_flipped_byte_changes_what_runs(
     graph: Graph, make_bundle: MakeBundle, task: Task
 ) -> None:
@@ -167,6 +167,8 @@ def test_no_flipped_byte_changes_what_runs(
     graph.stop(policy.process)
 
 
+def test_a_refusal_is_a_warning_until_a_bundle_is_accepted(
+    graph: Graph, make_bundle: MakeBundle, task: Task, tmp_path: Path
 ) -> None:
     policy = Policy(graph, task, bundle=make_bundle("first"))
     diagnostics = graph.record(DiagnosticArray, "/diagnostics", 10)
@@ -224,6 +226,9 @@ def test_swaps_lose_no_decision_and_go_back_at_once(
     assert changes == 2 and versions[0] == versions[-1] == "small"
     sequences = [chunk.sequence for chunk in policy.chunks]
     assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+    decided = [message_stamp_ns(chunk) for chunk in policy.chunks]
+    assert all(a < b for a, b in itertools.pairwise(decided)), "no frame is decided twice"
+    assert set(decided) <= set(policy.robot.stamps)
     graph.stop(policy.process)
 
 

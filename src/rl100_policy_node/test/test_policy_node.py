@@ -1,9 +1,12 @@
 """The policy node as a process: observations in, chunks out; load_bundle swaps, goes back and
-refuses without a change; a wrong bundle at the start ends it with one sentence; a clean end."""
+refuses without a change, and each due frame gets its chunk meanwhile; a wrong bundle at the start
+ends it with one sentence; a clean end.
+"""
 
 from __future__ import annotations
 
 import array
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from rl100_msgs.msg import ActionChunk, PolicyStatus, PolicyStep
 from rl100_msgs.srv import LoadBundle
 from rl100_node.qos import latched_qos
 from rl100_node.testing import Graph
+from rl100_policy_node.testing import heavy_graph
 
 pytestmark = pytest.mark.integration
 
@@ -113,6 +117,39 @@ def test_decisions_by_stamp_and_swapping_bundles(
     assert back.accepted and back.policy_version == "first"
     graph.wait(lambda: bool(status) and status[-1].policy_version == "first", "the status")
     assert status[-1].sampler == "one_step" and status[-1].task_hash == task.hash
+    graph.stop(process)
+
+
+def test_each_due_frame_gets_its_chunk_across_swaps(
+    graph: Graph, make_bundle: MakeBundle, task: Task
+) -> None:
+    """The world goes on while a bundle loads, one decision after the other."""
+    first = make_bundle("first")
+    second = make_bundle("second", policy=heavy_graph(task, products=0, size=3000))
+    process = graph.start("rl100_policy_node.main", lockstep=True, bundle=first)
+    robot, sent = Robot(graph, task), 0
+    chunks = graph.record(ActionChunk, "/rl100/action_chunk")
+    dt, count = task.control.period_ns, task.control.n_action_steps
+
+    def step() -> None:
+        nonlocal sent
+        if len(chunks) >= -(-sent // count):  # each due frame so far has its chunk
+            robot.tick(START + sent * dt)
+            sent += 1
+
+    step()
+    graph.wait(lambda: len(chunks) == 1, "the first chunk")
+    graph.node.create_timer(0.002, step)
+    for request, version in (({"path": str(second)}, "second"), ({"previous": True}, "first")):
+        assert graph.call(LoadBundle, "/rl100_policy/load_bundle", **request).accepted
+        wanted = len(chunks) + 3
+        graph.wait(lambda wanted=wanted: len(chunks) >= wanted, "chunks after the swap")
+        assert chunks[-1].policy_version == version
+    stamps = [message_stamp_ns(chunk) for chunk in chunks]
+    assert stamps == [START + i * count * dt for i in range(len(chunks))]
+    assert [chunk.sequence for chunk in chunks] == list(range(1, len(chunks) + 1))
+    versions = [chunk.policy_version for chunk in chunks]
+    assert sum(a != b for a, b in itertools.pairwise(versions)) == 2
     graph.stop(process)
 
 
