@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
-from rl100_contracts.bundle import MANIFEST, verify_bundle
+from rl100_contracts.bundle import MANIFEST, SELFTEST, verify_bundle
 from rl100_contracts.errors import ContractError, Interrupted
 from rl100_contracts.task import Task
 from rl100_trainer import export
@@ -34,6 +34,7 @@ def test_run_writes_everything_and_is_deterministic(
     first = train_imitation(tiny, task, episodes, tmp_path / "a", progress=seen.append)
     second = train_imitation(tiny, task, episodes, tmp_path / "b")
     manifest = verify_bundle(first.bundle, task)
+    assert SELFTEST in manifest.files
     assert manifest.export_parity <= 1e-4
     assert manifest.stage == "il" and manifest.timesteps == [81, 61, 41, 21, 1]
     assert first.policy_version == second.policy_version
