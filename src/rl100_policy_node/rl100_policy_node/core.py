@@ -117,6 +117,7 @@ class PolicyCore:
         self._deciding_since: int | None = None
         self._delays_ns: deque[int] = deque(maxlen=DELAYS)
         self._lead_ns = 0
+        self._early_ns = round(task.latency.action_s * NANOSECONDS)
         self._retired: list[PolicyRuntime] = []
 
     # --- bundles and settings
@@ -205,11 +206,14 @@ class PolicyCore:
         return self._lead_ns
 
     def _set_lead(self, delay_ns: int) -> None:
-        """A decision was out ``delay_ns`` after the stamp of its observation."""
+        """A decision was out ``delay_ns`` after the stamp of its observation.
+
+        Actions are sent earlier by the robot's latency, so a plan ends earlier by it too.
+        """
         self._delays_ns.append(delay_ns)
         period, ordered = self.task.control.period_ns, sorted(self._delays_ns)
         late = ordered[math.ceil(0.95 * len(ordered)) - 1]
-        periods = math.ceil(late / period + ON_THE_WAY)
+        periods = math.ceil((late + self._early_ns) / period + ON_THE_WAY)
         self._lead_ns = min(periods, self.task.control.n_action_steps - 1) * period
 
     def _due(self) -> int | None:
@@ -316,7 +320,7 @@ class PolicyCore:
         if due.epoch == self._epoch and self._planned_until_ns is not None:
             lead = self._lead_ns
             frame = self.supply.expected_ns(self._planned_until_ns - lead)
-            self._deadlines.set(frame + max(lead, self.task.control.period_ns))
+            self._deadlines.set(frame + max(lead - self._early_ns, self.task.control.period_ns))
 
     def check_deadline(self) -> None:
         """Count the deadline that has passed without a decision, if any; called now and then."""
@@ -329,7 +333,7 @@ class PolicyCore:
     def _chunk(self, due: Due, actions: NDArray[np.float32]) -> Chunk:
         period, count = self.task.control.period_ns, len(actions)
         # An action has its effect when it is due, so it is sent earlier by the known delay.
-        first_ns = due.frame_ns - round(self.task.latency.action_s * NANOSECONDS)
+        first_ns = due.frame_ns - self._early_ns
         stamps = first_ns + period * np.arange(count, dtype=np.int64)
         life_ns = round(self.task.safety.chunk_timeout_s * NANOSECONDS)
         self._sequence += 1
