@@ -26,6 +26,7 @@ DTYPES = {
     "tensor(int64)": np.int64,
 }
 SMALL_BYTES = 1024
+COMPILED = "EPContext"  # a node that an execution provider fills with what it has compiled
 NOISE = "noise"  # an input of every graph; its first axis is the batch
 
 
@@ -33,8 +34,8 @@ class ProviderError(ContractError):
     """The execution provider cannot run this graph; another one may."""
 
 
-def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
-    """Every tensor inside a message, wherever the format of ONNX lets one be.
+def _parts(message: Message) -> Iterator[Message]:
+    """Every node and every tensor inside a message, wherever the format of ONNX lets one be.
 
     By the message's own description, so that no place is forgotten: sparse tensors, functions,
     and what a later version of ONNX adds.
@@ -43,10 +44,10 @@ def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
         if field.message_type is None:
             continue
         for inner in [value] if isinstance(value, Message) else value:
-            if isinstance(inner, onnx.TensorProto):
+            if isinstance(inner, onnx.NodeProto | onnx.TensorProto):
                 yield inner
-            else:
-                yield from _tensors(inner)
+            if not isinstance(inner, onnx.TensorProto):  # nothing but numbers, megabytes of them
+                yield from _parts(inner)
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,23 @@ def read_model(path: Path, data: bytes) -> Model:
         data: what the file holds, from ``read_verified``.
 
     Raises:
-        ContractError: unreadable, or a tensor is stored in another file: it would escape the
-            bundle's checksums.
+        ContractError: unreadable, or a tensor or a compiled part is stored in another file: it
+            would escape the bundle's checksums.
     """
     try:
         proto = onnx.load_model_from_string(data)
     except Exception as error:
         raise ContractError(f"{path}: not a readable ONNX model ({type(error).__name__})") from None
-    for tensor in _tensors(proto):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+    for part in _parts(proto):
+        if isinstance(part, onnx.TensorProto) and part.data_location == onnx.TensorProto.EXTERNAL:
             raise ContractError(
-                f"{path}: tensor '{tensor.name}' is stored outside the file; export it again with "
+                f"{path}: tensor '{part.name}' is stored outside the file; export it again with "
                 "all weights inside"
+            )
+        if isinstance(part, onnx.NodeProto) and part.op_type == COMPILED:
+            raise ContractError(
+                f"{path}: node '{part.name}' holds a graph compiled for one kind of processor "
+                f"({COMPILED}), mostly in another file; export it again as a plain graph"
             )
     return Model(path, data, proto)
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 
 from rl100_contracts.bundle import (
     MANIFEST,
@@ -77,6 +78,21 @@ def test_external_data_is_refused(make_bundle: MakeBundle, task: Task, place: st
     edit_policy(folder, OUTSIDE[place])
     (folder / ELSEWHERE).write_bytes(np.ones(1, np.int64).tobytes())
     with pytest.raises(ContractError, match="stored outside the file"):
+        PolicyRuntime(folder, task)
+
+
+def test_a_compiled_part_is_refused(make_bundle: MakeBundle, task: Task) -> None:
+    """TensorRT and OpenVINO would load it from the file that it names."""
+
+    def compiled(model: onnx.ModelProto) -> None:
+        path = {"embed_mode": 0, "ep_cache_context": ELSEWHERE}
+        node = helper.make_node("EPContext", ["noise"], ["x"], domain="com.microsoft", **path)
+        model.graph.node.append(node)
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+
+    folder = make_bundle()
+    edit_policy(folder, compiled)
+    with pytest.raises(ContractError, match="compiled for one kind of processor"):
         PolicyRuntime(folder, task)
 
 
