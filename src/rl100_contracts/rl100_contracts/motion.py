@@ -3,7 +3,8 @@
 Every target that ``shape`` or ``brake`` gives keeps the limits of position, velocity, acceleration
 and jerk (of the differences of successive targets, at a constant control period), whatever comes
 in; braking in time before a position limit included. ``hold`` stands still at once: a stop goes
-before the limits of acceleration and jerk.
+before the limits of acceleration and jerk. A robot that starts outside its position limits comes
+back within the other limits, and never goes farther out: a target inside would be a leap.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl100_contracts.jerk import AxisLimits, approach_velocity, braking_velocity, next_acceleration
-from rl100_contracts.task import Task
+from rl100_contracts.task import NANOSECONDS, Task
 
 FloatArray = NDArray[np.float64]
 # Target, velocity, acceleration and last goal; the arrays are never changed in place.
@@ -23,6 +24,8 @@ State = tuple[FloatArray | None, FloatArray, FloatArray, FloatArray | None]
 Change = tuple[str, FloatArray, FloatArray]
 
 TOLERANCE = 1e-9
+# Of the fastest step: no farther outside its position limits a robot is measured for its noise.
+EDGE = 0.1
 
 
 class NotSynced(RuntimeError):
@@ -64,6 +67,7 @@ class CommandShaper:
         self._position_high = np.asarray(limits.position_high, dtype=np.float64)
         self._velocity_limit = np.asarray(limits.velocity, dtype=np.float64)
         self._acceleration_limit = np.asarray(limits.acceleration, dtype=np.float64)
+        self._edge = EDGE * self._velocity_limit * task.control.period_ns / NANOSECONDS
         values = zip(
             limits.position_low,
             limits.position_high,
@@ -83,6 +87,14 @@ class CommandShaper:
         """Last target, float64 (d,), or None before the first sync."""
         return None if self._target is None else self._target.copy()
 
+    @property
+    def beyond(self) -> float:
+        """How far the last target is outside the position limits, m or rad; 0.0: it is inside."""
+        if self._target is None:
+            return 0.0
+        inside = np.clip(self._target, self._position_low, self._position_high)
+        return float(np.abs(self._target - inside).max())
+
     def save(self) -> State:
         """What ``restore`` needs to undo everything that is done from now on."""
         return self._target, self._velocity, self._acceleration, self._goal
@@ -92,11 +104,12 @@ class CommandShaper:
         self._target, self._velocity, self._acceleration, self._goal = state
 
     def sync(self, position: FloatArray) -> None:
-        """Start from a measured position (d,), at rest. It is clipped into the position limits."""
+        """Start from a measured position (d,), at rest; just outside the limits: from the limit."""
         position = np.asarray(position, dtype=np.float64)
         if position.shape != self._low.shape or not np.isfinite(position).all():
             raise ValueError(f"a position needs {self._low.size} finite values, got {position}")
-        self._target = np.clip(position, self._position_low, self._position_high)
+        inside = np.clip(position, self._position_low, self._position_high)
+        self._target = np.where(np.abs(position - inside) <= self._edge, inside, position)
         self._rest()
 
     def _rest(self) -> None:
@@ -207,7 +220,8 @@ class CommandShaper:
             braked = np.clip(smooth, -self._room(-1.0, dt), self._room(1.0, dt))
         else:
             even, braked = self._with_jerk(wanted, smooth, dt)
-        self._target = np.clip(before + braked * dt, self._position_low, self._position_high)
+        low = np.minimum(self._position_low, before)
+        self._target = np.clip(before + braked * dt, low, np.maximum(self._position_high, before))
         self._velocity = (self._target - before) / dt
         self._acceleration = (self._velocity - velocity) / dt
         return [
@@ -240,7 +254,8 @@ class CommandShaper:
             wanted.tolist(),
             strict=True,
         )
-        for i, (axis, x, v, a, goal) in enumerate(states):
+        for i, (limits, x, v, a, goal) in enumerate(states):
+            axis = limits._replace(low=min(limits.low, x), high=max(limits.high, x))
             chosen, reduced = next_acceleration(x, v, a, goal, axis, dt)
             braked[i] = v + chosen * dt
             if not reduced:

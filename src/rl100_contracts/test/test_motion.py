@@ -61,7 +61,9 @@ def test_limits_hold_for_any_actions(
     for action in actions:
         target = shaper.shape(np.array(action), DT).target
         step = (target - previous) / DT
-        assert (target >= low).all() and (target <= high).all()
+        # From outside it comes back, and never goes farther out.
+        assert (target >= np.minimum(low, previous)).all()
+        assert (target <= np.maximum(high, previous)).all()
         assert (np.abs(step) <= limit * (1 + 1e-9)).all()
         assert (np.abs(step - velocity) <= acceleration * DT + 1e-6).all()
         previous, velocity = target, step
@@ -79,6 +81,7 @@ KINDS = st.sampled_from(["one way", "turning", "random", "brake", "still", "wave
     space=st.sampled_from(["delta_tool_position", "tool_position"]),
     parts=st.lists(st.tuples(KINDS, st.integers(1, 40), PAIR), min_size=1, max_size=8),
     seed=st.integers(0, 1000),
+    outside=st.sampled_from([0.0, 0.0, 0.3]),
 )
 def test_jerk_and_all_other_limits_hold_for_any_actions(
     velocity: float,
@@ -88,12 +91,13 @@ def test_jerk_and_all_other_limits_hold_for_any_actions(
     space: str,
     parts: list[tuple[str, int, tuple[float, float]]],
     seed: int,
+    outside: float,
 ) -> None:
     task = _task(acceleration, space, jerk, velocity)
     rng = np.random.default_rng(seed)
     shaper = CommandShaper(task)
     low, high = np.array(task.limits.position_low), np.array(task.limits.position_high)
-    shaper.sync(rng.uniform(low, high))
+    shaper.sync(rng.uniform(low - outside, high + outside))
     x, v, a = shaper.target, np.zeros(2), np.zeros(2)
     for kind, count, direction in parts:
         for i in range(count):
@@ -106,7 +110,8 @@ def test_jerk_and_all_other_limits_hold_for_any_actions(
             shaped = shaper.brake(dt) if kind == "brake" else shaper.shape(action, dt)
             v_next = (shaped.target - x) / dt
             a_next = (v_next - v) / dt
-            assert (shaped.target >= low).all() and (shaped.target <= high).all()
+            assert (shaped.target >= np.minimum(low, x)).all()
+            assert (shaped.target <= np.maximum(high, x)).all()
             assert (np.abs(v_next) <= velocity * (1 + 1e-6) + 1e-9).all()
             assert (np.abs(a_next) <= acceleration * (1 + 1e-6) + 1e-7).all()
             assert (np.abs(a_next - a) <= jerk * dt * (1 + 1e-6) + 1e-6).all()
@@ -184,7 +189,7 @@ def test_the_jerk_limit_of_push_changes_nothing_in_its_motion() -> None:
     rng = np.random.default_rng(0)
     shaper = CommandShaper(TASK)
     for _ in range(40):
-        shaper.sync(rng.uniform(-0.4, 0.4, 2))
+        shaper.sync(rng.uniform(low, high))
         x, v = shaper.target, np.zeros(2)
         assert x is not None
         for action in rng.normal(0.0, rng.choice([0.005, 0.03, 1.0]), (100, 2)):
@@ -258,6 +263,21 @@ def test_no_motion_before_the_position_is_known() -> None:
         shaper.shape(np.zeros(2), DT)
     with pytest.raises(NotSynced):
         shaper.hold()
+
+
+@pytest.mark.parametrize("space", ["delta_tool_position", "tool_position"])
+@pytest.mark.parametrize("jerk", [60.0, 1e6])
+def test_a_robot_outside_its_limits_comes_back_inside(space: str, jerk: float) -> None:
+    task = _task(3.0, space, jerk)
+    shaper, high = CommandShaper(task), np.array(task.limits.position_high)
+    shaper.sync(high + 0.1)
+    assert shaper.beyond == pytest.approx(0.1)
+    assert (shaper.hold() == high + 0.1).all(), "a hold pulled it"
+    for _ in range(60):
+        shaper.shape(np.zeros(2), DT)
+    assert shaper.beyond == 0.0
+    shaper.sync(high + 1e-3)  # noise of a robot at the limit
+    assert shaper.beyond == 0.0
 
 
 @pytest.mark.parametrize("bad", [[np.nan, 0.0], [np.inf, 0.0], [0.0], [0.0, 0.0, 0.0]])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import NANOSECONDS, Task
+from rl100_control.feedback import GAP_NS
 from rl100_control.robot_model import RobotModel
 
 FloatArray = NDArray[np.float64]
@@ -76,6 +77,8 @@ class TargetCheck:
 
     def on_joints(self, stamp_ns: int, joints: FloatArray) -> None:
         """Take measured joints over: float64 (n,), rad or m, in the order of ``joint_names``."""
+        if self._joints is not None and 0 < self._joints[0] - stamp_ns < GAP_NS:
+            return  # overtaken; one that is older still is of a clock that started again
         self._joints = stamp_ns, joints
 
     def __call__(self, target: FloatArray, feedback: FloatArray) -> str:
@@ -91,6 +94,8 @@ class TargetCheck:
         stamp_ns, measured = self._joints
         if now_ns - stamp_ns > self._timeout_ns:
             return f"no joint states on {topic} for more than {self._timeout_ns * 1e-9:g} s"
+        if stamp_ns - now_ns > self._timeout_ns:
+            return f"the joint states on {topic} are stamped in the future: are the clocks in step?"
         if self._task.action.is_cartesian and (problem := self._misplaced(measured, feedback)):
             return problem
         joints = self._joints_of(target, measured)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from std_msgs.msg import Bool
@@ -28,6 +30,7 @@ from rl100_control.status import StatusReporter
 from rl100_control.tick import MODES, Mode, Tick
 from rl100_msgs.msg import ActionChunk, EpisodeEvent, ExecutedAction, GatewayStatus, RewardEvent
 from rl100_msgs.srv import SetMode
+from rl100_node.executors import call_soon
 from rl100_node.lifecycle import AutostartLifecycleNode
 from rl100_node.messages import message_class
 from rl100_node.parameters import declare, declare_lockstep, declare_realtime, declare_task
@@ -71,7 +74,6 @@ class GatewayNode(AutostartLifecycleNode):
         self._lock = threading.RLock()
         self._next_chunk = NextChunk(self._lock, self._task.control.period_ns)
         self._loop: DeadlineLoop | None = None
-        self._failure: BaseException | None = None
         self._feedback_ns = 0
         frame = "image" if self._task.observation.cloud is None else "cloud"
         self._waiting = WaitingTick(self._gateway, self._kinematics, frame, patience_s)
@@ -143,7 +145,15 @@ class GatewayNode(AutostartLifecycleNode):
         return None if self._loop is None else self._loop.figures()
 
     def _on_failure(self, error: BaseException) -> None:
-        self._failure = error  # the status timer ends the process with it
+        # No tick comes any more, and the last velocity must not go on until the process has ended.
+        with suppress(Exception), self._lock:
+            self._fall_silent("the control loop failed")
+        call_soon(self, partial(self._end_with, error))
+
+    @staticmethod
+    def _end_with(error: BaseException) -> None:
+        """In the executor's thread: a failure of the loop ends the node."""
+        raise error
 
     def _follow_frames(self) -> None:
         """Lockstep: no tick ends before its cloud (or image) is there."""
@@ -246,11 +256,10 @@ class GatewayNode(AutostartLifecycleNode):
             response.message = f"mode {request.mode} is unknown: use ExecutedAction.MODE_*"
         else:
             with self._lock:
-                if request.mode == Mode.IDLE:
+                mode, clear = Mode(request.mode), bool(request.clear_stop)
+                if mode is Mode.IDLE and not self._gateway.refuses(mode, clear_stop=clear):
                     self._fall_silent("the mode is idle from now on")
-                response.message = self._gateway.set_mode(
-                    Mode(request.mode), clear_stop=request.clear_stop
-                )
+                response.message = self._gateway.set_mode(mode, clear_stop=clear)
                 if self._gateway.mode is Mode.STOPPED:
                     self._act_at_once()
         response.accepted = not response.message
@@ -316,6 +325,4 @@ class GatewayNode(AutostartLifecycleNode):
         self._status.ticked(tick)
 
     def _on_status_timer(self) -> None:
-        if self._failure is not None:
-            raise self._failure
         self._status.on_timer()

@@ -28,6 +28,15 @@ class Planned:
     index: int
 
 
+def _same(chunk: Chunk, other: Chunk) -> bool:
+    """Whether one is a copy of the other."""
+    return (
+        chunk.sequence == other.sequence
+        and chunk.policy_version == other.policy_version
+        and np.array_equal(chunk.actions, other.actions)
+    )
+
+
 class Plan:
     """What one publisher wants done, and when.
 
@@ -83,8 +92,10 @@ class Plan:
 
     def _refusal(self, chunk: Chunk, now_ns: int) -> str:
         where = f"chunk {chunk.sequence} of '{chunk.source}'"
-        if chunk.stamps_ns[-1] < now_ns - self._period_ns or chunk.expires_ns < now_ns:
+        if chunk.stamps_ns[-1] < now_ns - self._period_ns:
             return f"{where} is too late by {(now_ns - int(chunk.stamps_ns[-1])) * 1e-9:.2f} s"
+        if chunk.expires_ns < now_ns:
+            return f"{where} expired {(now_ns - chunk.expires_ns) * 1e-9:.2f} s ago"
         if chunk.stamps_ns[0] > now_ns + MAX_AHEAD_NS:
             return (
                 f"{where} starts {(int(chunk.stamps_ns[0]) - now_ns) * 1e-9:.1f} s in the future: "
@@ -95,6 +106,13 @@ class Plan:
         last = self._last
         if last is None or last.expires_ns < now_ns:
             return ""
+        if chunk.observation_ns == last.observation_ns and not _same(chunk, last):
+            # One publisher decides once on what it sees.
+            self._rival_ns = now_ns
+            return (
+                f"{where} was planned on the same observation as chunk {last.sequence} of "
+                f"'{last.source}': are two publishers running?"
+            )
         if chunk.observation_ns <= last.observation_ns:
             return f"{where} is not newer than chunk {last.sequence}"
         if chunk.sequence <= last.sequence:

@@ -67,30 +67,38 @@ class StatusReporter:
             self.holding, self._reason = tick.hold, tick.reason if tick.hold else ""
             self.publish()
 
-    def _others(self) -> list[str]:
-        """Other nodes that publish commands."""
+    def _intruder(self) -> str:
+        """Who else publishes commands, in one sentence; empty: nobody."""
         infos = self._node.get_publishers_info_by_topic(self._command_topic)
-        return [info.node_name for info in infos if info.node_name != self._node.get_name()]
+        names, own = [info.node_name for info in infos], self._node.get_name()
+        if own in names:
+            names.remove(own)
+        if not names:
+            return ""
+        if names[0] == own:
+            return (
+                f"a second '{own}' publishes commands on {self._command_topic}: end one of them "
+                "(one that was killed is forgotten after some 20 s)"
+            )
+        return f"'{names[0]}' publishes commands on {self._command_topic} too: end it"
 
     def _health(self) -> tuple[bytes, str]:
         gateway = self._gateway
-        if others := self._others():
-            return ERROR, (
-                f"'{others[0]}' publishes commands on {self._command_topic} too, past all limits: "
-                "end it"
-            )
+        if gateway.intruder:
+            return ERROR, gateway.intruder
         if gateway.mode is Mode.STOPPED:
-            return WARN, f"stopped: {self._reason}; an operator has to clear it"
+            return WARN, f"stopped: {gateway.stop_reason}; an operator has to clear it"
         if gateway.mode is Mode.IDLE:
             return OK, "idle: set a mode to move the robot"
         warning = self._warning()
-        if self.holding and gateway.mode is not Mode.SHADOW:
+        shadow = gateway.mode is Mode.SHADOW  # where nobody moves the robot, all is well
+        if self.holding and not (shadow and self._reason.startswith("no action")):
             # Why nothing is due is often that something was refused.
             refused = f"; {warning}" if warning and self._reason.startswith("no action") else ""
             return WARN, f"holding: {self._reason}{refused}"
         if warning or self.refused:
             return WARN, warning or self.refused[0]
-        if gateway.mode is Mode.SHADOW:
+        if shadow:
             return OK, "shadow: the policy moves nothing"
         return OK, "running"
 
@@ -99,6 +107,7 @@ class StatusReporter:
         now, (since, count) = time.monotonic(), self._rate_from
         self._rate_hz = (self._gateway.ticks - count) / max(now - since, 1e-6)
         self._rate_from = (now, self._gateway.ticks)
+        self._gateway.intruder = self._intruder()
         self.tell()
 
     def tell(self) -> None:

@@ -1,10 +1,11 @@
 """Faults of a running gateway, each through real processes: it holds or goes on with the old plan,
 says why in one sentence on /diagnostics, and recovers without a restart where that is safe.
 
-Pins: joint states stop; the clock jumps; the gateway is killed; chunks that are NaN, infinite, of
-the wrong shape, beyond the limits, from the past, from the future, repeated, out of order; two
-policies at once; a policy that is killed and restarted; another publisher of commands; a dead-man
-switch whose process dies; a stop reaches the robot; the report at the end.
+Pins: joint states stop; one of them is wrong; the clock jumps; the gateway is killed; chunks that
+are NaN, infinite, of the wrong shape, beyond the limits, from the past, from the future, repeated,
+out of order; two policies at once, on the same frames too; a policy that is killed and restarted;
+a second gateway, another publisher of commands; a dead-man switch whose process dies; a stop
+reaches the robot; the report at the end.
 """
 
 from __future__ import annotations
@@ -212,14 +213,17 @@ def test_chunks_beyond_the_limits_repeated_and_out_of_order(graph: Graph) -> Non
     assert "step size" in tick.reason and list(tick.raw_action) == [50.0, -50.0]
     assert tick.planned_target[0] > tick.target[0] - 1e-9
     bench.run(0.5)
-    again = bench.plan([STEP] * 20)
+    older, again = bench.plan([STEP] * 4), bench.plan([STEP] * 20)
     before = status[-1].dropped_chunks
     start = len(bench.executed)
-    for message in (again, again, bench.plan([STEP] * 4, sequence=2)):
+    for message in (again, again, older):
         bench.chunks.publish(message)
     bench.until(lambda: status[-1].dropped_chunks == before + 2, "two refusals")
+    bench.until(lambda: any(not t.hold for t in bench.executed[start:]), "motion by the plan")
+    bench.run(0.3)
     moved = [t for t in bench.executed[start:] if not t.hold]
-    assert {t.chunk_sequence for t in moved} <= {again.sequence}
+    assert {t.chunk_sequence for t in moved} == {again.sequence}
+    assert len({t.chunk_index for t in moved}) == len(moved) > 3, "an action came twice"
     xs = [(c.pose.position.x, c.pose.position.y) for c in bench.commands]
     assert np.abs(np.diff(xs, axis=0)).max() <= 0.65 * 0.05 + 1e-9
     assert np.abs(xs).max() <= 0.28
@@ -260,12 +264,69 @@ def test_two_policies_and_one_that_is_killed_and_restarted(graph: Graph) -> None
     graph.stop(bench.process)
 
 
-def test_another_publisher_of_commands_is_told(graph: Graph) -> None:
+def test_two_policies_that_see_the_same_frames(graph: Graph) -> None:
     bench = Bench(graph)
     bench.moving()
+    rival: list[ActionChunk] = []
+    publish = bench.chunks.publish
+
+    def both(mine: ActionChunk) -> None:
+        publish(mine)
+        theirs = bench.plan([[-0.002, 0.0]] * 6, sequence=mine.sequence)
+        theirs.header.stamp, theirs.policy_version = mine.header.stamp, "v2"
+        publish(theirs)
+        rival.append(theirs)
+
+    bench.chunks.publish = both  # type: ignore[method-assign]
+    bench.held("two policies publish on /rl100/action_chunk")
+    assert all(tick.hold for tick in bench.run(1.0)), "it moved while two policies pulled"
+    assert rival
+    bench.chunks.publish = publish  # type: ignore[method-assign]
+    bench.moving()
+    graph.stop(bench.process)
+
+
+def test_one_wrong_measurement_moves_nothing(graph: Graph) -> None:
+    bench = Bench(graph)
+    bench.moving()
+    bench.planning = False
+    bench.held("has run out")
+    start, resting = len(bench.commands), bench.commands[-1].pose.position
+    wrong = PoseStamped()
+    wrong.header.stamp.sec, wrong.header.stamp.nanosec = split_ns(bench.clock())
+    wrong.pose.position.x, wrong.pose.position.y = -0.25, 0.25
     heard = len(bench.diagnostics)
+    bench.feedback.publish(wrong)
+    bench.run(0.5)
+    bench.told("the robot's feedback leapt by", heard)
+    xs = np.array([(c.pose.position.x, c.pose.position.y) for c in bench.commands[start:]])
+    assert len(xs) and np.abs(xs - [resting.x, resting.y]).max() < 1e-9
+    bench.moving()
+    graph.stop(bench.process)
+
+
+def test_a_second_gateway_silences_both_until_one_is_left(graph: Graph) -> None:
+    bench = Bench(graph)
+    bench.moving()
+    other = graph.start("rl100_control.main", mode="policy", arming=False)
+    bench.held("a second 'rl100_gateway' publishes commands on /tool_target")
+    bench.run(1.0)  # each of them looks around twice a second
+    start = len(bench.commands)
+    bench.run(1.0)
+    assert len(bench.commands) == start, "commands while two gateways were there"
+    graph.stop(other)
+    bench.moving()
+    graph.stop(bench.process)
+
+
+def test_another_publisher_of_commands_is_told_and_nothing_is_sent(graph: Graph) -> None:
+    bench = Bench(graph)
+    bench.moving()
     other = graph.node.create_publisher(PoseStamped, "/tool_target", 1)
-    bench.told("'test' publishes commands on /tool_target too", heard)
+    bench.held("'test' publishes commands on /tool_target too")
+    start = len(bench.commands)
+    bench.run(0.5)
+    assert len(bench.commands) == start
     graph.node.destroy_publisher(other)
     bench.until(
         lambda: any(s.message == "running" for a in bench.diagnostics[-2:] for s in a.status),

@@ -236,6 +236,14 @@ def test_joint_states_that_are_missing_or_old() -> None:
     assert bench.ask(here) == "no joint states on /joint_states for more than 0.2 s"
     bench.stand(HOME)
     assert bench.ask(here) == ""
+    bench.now_ns -= 10_000_000
+    bench.stand(HOME + along(0, 1.0))  # overtaken
+    bench.joints = HOME
+    assert bench.ask(here) == ""
+    bench.now_ns += 5_000_000_000
+    bench.stand(HOME)
+    bench.now_ns -= 4_700_000_000
+    assert "stamped in the future" in bench.ask(here)
 
 
 def test_a_urdf_of_another_robot() -> None:

@@ -68,6 +68,7 @@ class Arm:
         self.executed = graph.record(ExecutedAction, "/rl100/executed_action")
         self.diagnostics = graph.record(DiagnosticArray, "/diagnostics")
         self._sequence, self._next = 0, 0.0
+        self.alive = True  # the joint states
 
     def follow(self) -> None:
         if self.commands:
@@ -87,7 +88,8 @@ class Arm:
             setattr(pose.pose.orientation, axis, value)
         for message in (states, pose):
             message.header.stamp.sec, message.header.stamp.nanosec = split_ns(now)
-        self.joint_states.publish(states)
+        if self.alive:
+            self.joint_states.publish(states)
         self.feedback.publish(pose)
         self.graph.spin(0.01)
 
@@ -141,6 +143,31 @@ def test_a_target_beyond_a_joint_limit_holds_and_the_way_back_is_free(
     back = abs(arm.joints[5])
     arm.turn(-0.01, lambda: abs(arm.joints[5]) < 0.5 * back, "the way back")
     assert sum(not message.hold for message in arm.executed[start:]) > 3
+    graph.stop(process)
+
+
+def test_joint_states_that_stop_hold_until_they_come_again(graph: Graph, task_file: Path) -> None:
+    process = graph.start("rl100_control.main", mode="policy", arming=False, task=task_file)
+    arm = Arm(graph, task_file)
+    while not arm.commands:
+        arm.follow()
+
+    def moving() -> bool:
+        return not arm.executed[-1].hold
+
+    arm.turn(0.001, moving, "motion")
+    arm.alive = False
+    arm.turn(
+        0.001,
+        lambda: "no joint states on /joint_states for more than" in arm.executed[-1].reason,
+        "a hold without joint states",
+    )
+    start = len(arm.executed)
+    for _ in range(20):
+        arm.follow()
+    assert all(message.hold for message in arm.executed[start:])
+    arm.alive = True
+    arm.turn(0.001, moving, "motion again")
     graph.stop(process)
 
 
