@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 from rclpy.context import Context
 from rclpy.executors import Executor, SingleThreadedExecutor
@@ -30,8 +31,29 @@ def make_executor(context: Context | None = None, *, awaits: bool = False) -> Ex
     return SingleThreadedExecutor(context=context)
 
 
+_failures: WeakKeyDictionary[Node, Exception] = WeakKeyDictionary()
+
+
 def call_soon(node: Node, callback: Callable[[], object]) -> None:
-    """Have the executor of a node call something, from any thread; nothing before it spins."""
+    """Have the executor of a node call something, from any thread; nothing before it spins.
+
+    An exception of it ends ``run_node``, as one of any other callback does.
+    """
+
+    def guarded() -> None:
+        try:
+            callback()
+        except Exception as error:
+            # A task that raises takes the events executor, and the process, with it.
+            _failures[node] = error
+
     executor = node.executor
     if executor is not None:
-        executor.create_task(callback)
+        executor.create_task(guarded)
+
+
+def raise_failure(node: Node) -> None:
+    """Raise what a callback of ``call_soon`` raised; for whoever spins."""
+    error = _failures.pop(node, None)
+    if error is not None:
+        raise error

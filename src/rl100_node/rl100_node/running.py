@@ -103,7 +103,7 @@ def _keep_what_is_there() -> None:
 
 
 def _spin(rclpy: Any, factory: str | Callable[[], Node], stop: _Stop) -> None:
-    from rl100_node.executors import call_soon, make_executor
+    from rl100_node.executors import call_soon, make_executor, raise_failure
 
     node: Any = None
     try:
@@ -117,6 +117,7 @@ def _spin(rclpy: Any, factory: str | Callable[[], Node], stop: _Stop) -> None:
         _keep_what_is_there()
         while rclpy.ok() and not stop.requested:
             executor.spin_once(timeout_sec=1.0)
+            raise_failure(node)
     finally:
         stop.ignore()
         if node is not None:

@@ -73,9 +73,10 @@ class Graph:
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
 
-    def start(self, module: str, **parameters: object) -> subprocess.Popen[str]:
-        """Start the ``main`` of a module, with ROS parameters."""
-        command = [sys.executable, "-c", f"from {module} import main; main()", "--ros-args"]
+    def start(self, module: str, code: str = "", **parameters: object) -> subprocess.Popen[str]:
+        """Start the ``main`` of a module, or ``code`` in its place, with ROS parameters."""
+        code = code or f"from {module} import main; main()"
+        command = [sys.executable, "-c", code, "--ros-args"]
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", f"{name}:={text}"]

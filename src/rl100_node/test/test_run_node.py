@@ -20,7 +20,9 @@ pytestmark = pytest.mark.integration
 
 NODE = textwrap.dedent(
     """
+    from threading import Thread
     from std_msgs.msg import String
+    from rl100_node.executors import call_soon
     from rl100_contracts.errors import ContractError
     from rl100_node.lifecycle import AutostartLifecycleNode
     from rl100_node.parameters import declare
@@ -31,6 +33,7 @@ NODE = textwrap.dedent(
             self.number = declare(self, "number", 1.5, "a number", low=0.0, high=9.0)
             self.kind = declare(self, "kind", "a", "a choice", choices=("a", "b"))
             self.broken = declare(self, "broken", False, "fail in setup")
+            self.fails = declare(self, "fails", False, "fail in a task")
 
         def setup(self):
             if self.broken:
@@ -40,6 +43,11 @@ NODE = textwrap.dedent(
 
         def start(self):
             print("started", self.number, flush=True)
+            if self.fails:
+                Thread(target=call_soon, args=(self, self.fail)).start()
+
+        def fail(self):
+            raise RuntimeError("a bug")
 
         def tick(self):
             if self.active:
@@ -92,6 +100,14 @@ def test_a_signal_ends_a_spinning_node_cleanly(start, number: signal.Signals) ->
     assert process.returncode == 0
     assert out == "halted\n"
     assert "Traceback" not in err
+
+
+def test_an_exception_from_another_thread_halts_the_node_and_is_told(start) -> None:
+    """The events executor itself would end in a segmentation fault."""
+    process = start("fails:=true")
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert out == "started 1.5\nhalted\n" and "RuntimeError: a bug" in err
 
 
 def test_ctrl_c_that_was_held_back_while_python_started_ends_the_node() -> None:
