@@ -16,6 +16,7 @@ import numpy as np
 from rl100_contracts.chunks import Chunk
 from rl100_contracts.motion import CommandShaper
 from rl100_contracts.task import NANOSECONDS, Task
+from rl100_control.arming import Arming
 from rl100_control.deadman import Deadman
 from rl100_control.feedback import GAP_NS, Blocks, Feedback, News
 from rl100_control.plan import Plan, Planned
@@ -40,13 +41,15 @@ class Gateway:
         mode: first mode.
         lockstep: stamps are simulated, so the age of feedback means nothing, nothing has to be
             armed, and nobody takes over but by ``set_mode``.
-        arming: the policy moves nothing before ``arm``, at the start and after each stop.
+        arming: the policy moves nothing before ``arm``, at the start, after each stop, and after
+            it was started again itself.
         release_s: a take-over ends after so long without an action of the operator; 0: by
             ``set_mode`` only.
         checks: asked before each target is sent; the first sentence makes the tick a hold.
         steady_ns: time that no jump of the wall clock touches, ns.
 
     Attributes:
+        arming: whether the policy may move the robot in its mode.
         intruder: a sentence about somebody else who sends commands to the robot, or empty. In real
             time nothing is sent meanwhile: two targets in turn would shake the robot.
     """
@@ -65,8 +68,7 @@ class Gateway:
         self._task = task
         self._checks, self._steady_ns = tuple(checks), steady_ns
         self._lockstep = lockstep
-        self._needs_arming = arming and not lockstep
-        self.armed = not self._needs_arming
+        self.arming = Arming(arming and not lockstep)
         self._release_ns = round(release_s * NANOSECONDS)
         self._deadman = (
             Deadman(task.safety.deadman_timeout_s) if task.safety.deadman != "off" else None
@@ -81,7 +83,12 @@ class Gateway:
         blend = not task.action.is_delta and not lockstep
         self._plans = {
             Mode.TELEOP: Plan(period),
-            Mode.POLICY: Plan(period, lock_phase=not lockstep, blend=blend),
+            Mode.POLICY: Plan(
+                period,
+                lock_phase=not lockstep,
+                blend=blend,
+                on_restart=self.arming.policy_restarted,
+            ),
         }
         self._measured = Feedback(task, lockstep=lockstep)
         self._synced = False
@@ -161,12 +168,12 @@ class Gateway:
         """Hold until an operator clears the stop."""
         self.mode, self.stop_reason = Mode.STOPPED, reason
         self._synced = False
-        self.disarm()
+        self.arming.disarm()
         self.new_episode()
 
     def begin(self) -> None:
         """Before the first tick, and before the first one after a pause."""
-        self.disarm()
+        self.arming.disarm()
         # Somebody else may have moved the robot meanwhile.
         self._synced = self._sent = False
         if not self._lockstep:
@@ -200,10 +207,6 @@ class Gateway:
         self.mode = mode
         return ""
 
-    def disarm(self) -> None:
-        """The policy moves nothing until it is armed (again)."""
-        self.armed = not self._needs_arming
-
     def arm(self) -> str:
         """An operator lets the policy move the robot; returns why not, or an empty string."""
         if self.mode is Mode.STOPPED:
@@ -213,10 +216,15 @@ class Gateway:
         if not self.armed:
             # What was planned before was never meant to be executed.
             self.new_episode()
-        self.armed = True
+        self.arming.arm()
         return ""
 
     # --- output
+
+    @property
+    def armed(self) -> bool:
+        """Whether the policy may move the robot in its mode."""
+        return self.arming.armed
 
     @property
     def dropped_chunks(self) -> int:
@@ -357,21 +365,16 @@ class Gateway:
         if self.mode is not Mode.POLICY:
             return ""
         if not self.armed:
-            return "not armed: an operator lets the policy move the robot (rl100 arm)"
+            return self.arming.reason
         if self._plans[Mode.POLICY].contested(now_ns) and not self._lockstep:
             return "two policies publish on /rl100/action_chunk: end one of them"
         return ""
 
     def _nothing_due(self, now_ns: int) -> str:
-        """Why there is no action, said so that it changes only when the reason does."""
+        """Why there is no action."""
         if self._lockstep or self.mode is not Mode.POLICY:
             return "no action is due"
-        last = self._plans[Mode.POLICY].last
-        if last is None:
-            return "no action is due: the policy has planned nothing yet"
-        if last.stamps_ns[0] > now_ns:
-            return "no action is due: the policy's plan begins later"
-        return "no action is due: the policy's last plan has run out"
+        return self._plans[Mode.POLICY].nothing_due(now_ns)
 
     def _shadow(self, now_ns: int, feedback: FloatArray, planned: Planned | None) -> Shadow | None:
         """What the policy would do now, where it does not move the robot."""

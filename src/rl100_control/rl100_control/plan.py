@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,17 +53,28 @@ class Plan:
         blend: where a newer chunk overlaps the plan, go over from one to the other evenly. For
             absolute actions: their difference would be a jump. Steps (delta actions) cannot jump,
             and a mean of two steps is neither publisher's.
+        on_restart: called with the newest chunk of a publisher that fell silent and the first one
+            of the publisher that has taken its place, before that is taken over.
     """
 
-    def __init__(self, period_ns: int, *, lock_phase: bool = False, blend: bool = False) -> None:
+    def __init__(
+        self,
+        period_ns: int,
+        *,
+        lock_phase: bool = False,
+        blend: bool = False,
+        on_restart: Callable[[Chunk, Chunk], object] = lambda old, new: None,
+    ) -> None:
         self._period_ns = period_ns
         self._lock_phase = lock_phase
         self._phase: tuple[Chunk | None, int] = (None, 0)
-        self._blend = blend
+        self._blend, self._on_restart = blend, on_restart
         self._planned: deque[Planned] = deque()
         self._last: Chunk | None = None
         self._not_until_ns = -1
         self._rival_ns: int | None = None
+        self._newest: Chunk | None = None  # as ``_last``, but not forgotten
+        self._rival_since = False  # since that one was taken over
         self.dropped_chunks = 0
         self.dropped_actions = 0
 
@@ -81,14 +93,26 @@ class Plan:
         self._last = self._rival_ns = None
         self._not_until_ns = -1
 
-    @property
-    def last(self) -> Chunk | None:
-        """The newest chunk that was taken over, or None."""
-        return self._last
-
     def contested(self, now_ns: int) -> bool:
         """Whether another publisher's chunk came within the last second."""
         return self._rival_ns is not None and abs(now_ns - self._rival_ns) < NANOSECONDS
+
+    def _note_rival(self, now_ns: int) -> None:
+        self._rival_ns, self._rival_since = now_ns, True
+
+    def _notice_restart(self, chunk: Chunk, now_ns: int) -> None:
+        """Before ``chunk`` is taken over: whether it is the first of another publisher.
+
+        One publisher never counts back, also not when the clock of the stamps does. One that was
+        refused as long as the other's plan was valid may have counted past it meanwhile.
+        """
+        newest, rival = self._newest, self._rival_since
+        self._newest, self._rival_since = chunk, False
+        if newest is None:
+            return
+        silent = self._last is None or self._last.expires_ns < now_ns
+        if chunk.sequence <= newest.sequence or (silent and rival):
+            self._on_restart(newest, chunk)
 
     def _refusal(self, chunk: Chunk, now_ns: int) -> str:
         where = f"chunk {chunk.sequence} of '{chunk.source}'"
@@ -108,7 +132,7 @@ class Plan:
             return ""
         if chunk.observation_ns == last.observation_ns and not _same(chunk, last):
             # One publisher decides once on what it sees.
-            self._rival_ns = now_ns
+            self._note_rival(now_ns)
             return (
                 f"{where} was planned on the same observation as chunk {last.sequence} of "
                 f"'{last.source}': are two publishers running?"
@@ -117,7 +141,7 @@ class Plan:
             return f"{where} is not newer than chunk {last.sequence}"
         if chunk.sequence <= last.sequence:
             # One publisher never counts back while it sees newer things.
-            self._rival_ns = now_ns
+            self._note_rival(now_ns)
             return (
                 f"{where} came after chunk {last.sequence} of '{last.source}', which is still "
                 "valid: are two publishers running?"
@@ -134,6 +158,7 @@ class Plan:
         if refusal:
             self.dropped_chunks += 1
             return refusal
+        self._notice_restart(chunk, now_ns)
         # Where nobody asks what is due (idle, stopped), plans must not pile up.
         while self._planned and self._planned[0].chunk.expires_ns < now_ns:
             self._planned.popleft()
@@ -160,6 +185,14 @@ class Plan:
             weight = np.float32(place / (len(pairs) + 1))
             actions[index] = old_action + weight * (actions[index] - old_action)
         return actions
+
+    def nothing_due(self, now_ns: int) -> str:
+        """Why there is no action, said so that it changes only when the reason does."""
+        if self._last is None:
+            return "no action is due: the policy has planned nothing yet"
+        if self._last.stamps_ns[0] > now_ns:
+            return "no action is due: the policy's plan begins later"
+        return "no action is due: the policy's last plan has run out"
 
     def covers(self, stamp_ns: int) -> bool:
         """Whether an action is due at the tick ``stamp_ns``."""

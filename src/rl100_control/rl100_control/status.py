@@ -119,6 +119,7 @@ class StatusReporter:
             "limited actions": self._gateway.limited,
             "refused chunks": self._gateway.dropped_chunks,
             "late actions": self._gateway.dropped_actions,
+            "restarts of the policy": self._gateway.arming.restarts,
             "checks by kinematics": self._kinematics,
         }
         self.diagnostics.report(*self._health(), figures)

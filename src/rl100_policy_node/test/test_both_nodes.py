@@ -1,7 +1,9 @@
 """Policy node and command gateway together, as processes in real time, when things go wrong.
 
 Pins: with a stopped camera, a policy that is killed and one that is too slow the robot holds, both
-nodes say why, and it goes on by itself, or with the previous bundle.
+nodes say why, and it goes on by itself, or with the previous bundle. Where a person arms the
+policy, one that was killed and restarted, with the bundle of its start, waits for that person; a
+pushed bundle does not.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ pytest.importorskip("rl100_msgs")
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
+from std_srvs.srv import Trigger
 
 from rl100_contracts.task import Task
 from rl100_msgs.msg import ExecutedAction
@@ -40,9 +43,9 @@ def graph() -> Iterator[Graph]:
 class System:
     """Both nodes, and a robot that is where it was told to be."""
 
-    def __init__(self, graph: Graph, task: Task, bundle: Path) -> None:
+    def __init__(self, graph: Graph, task: Task, bundle: Path, *, arming: bool = False) -> None:
         self.graph, self._bundle = graph, bundle
-        self.gateway = graph.start(GATEWAY, mode="policy", arming=False)
+        self.gateway = graph.start(GATEWAY, mode="policy", arming=arming)
         self.start_policy()
         self.executed = graph.record(ExecutedAction, "/rl100/executed_action")
         self.diagnostics = graph.record(DiagnosticArray, "/diagnostics")
@@ -74,6 +77,9 @@ class System:
         self.graph.spin(0.5)
         assert all(tick.hold for tick in self.executed[start:])
 
+    def arm(self) -> None:
+        assert self.graph.call(Trigger, "/rl100_gateway/arm").success
+
     def load(self, **request: object) -> LoadBundle.Response:
         return self.graph.call(LoadBundle, "/rl100_policy/load_bundle", **request)
 
@@ -99,6 +105,28 @@ def test_the_robot_holds_and_goes_on(
     assert system.load(path=str(slow)).accepted
     system.held("no action is due", "a decision takes longer than its chunk lasts")
     assert system.load(previous=True).accepted
+    system.moving()
+    graph.stop(system.policy)
+    graph.stop(system.gateway)
+
+
+def test_a_restarted_policy_has_to_be_armed_again(
+    graph: Graph, make_bundle: MakeBundle, task: Task
+) -> None:
+    system = System(graph, task, make_bundle("good"), arming=True)
+    graph.wait(lambda: bool(system.executed), "a tick")
+    system.held("not armed")
+    system.arm()
+    system.moving()
+    assert system.load(path=str(make_bundle("pushed"))).accepted
+    graph.wait(lambda: system.executed[-1].policy_version == "pushed", "the pushed bundle")
+    system.moving()
+
+    system.policy.send_signal(signal.SIGKILL)
+    system.held("the policy's last plan has run out")
+    system.start_policy()
+    system.held("the policy started again with good instead of pushed: arm it (rl100 arm)")
+    system.arm()
     system.moving()
     graph.stop(system.policy)
     graph.stop(system.gateway)
