@@ -295,9 +295,13 @@ class RunningSystem:
         pause = min(policy.first_s * 2**process.restarts, policy.longest_s)
         process.restarts += 1
         process.restart_at = now + pause
+        bundle = process.spec.parameters.get("bundle", "")
+        # What was pushed into it since is gone with it.
+        with_what = f" with the bundle of its start, {bundle}" if bundle else ""
         self._sink(
             process.spec.name,
-            f"[rl100] {process.how_it_ended()}; restart {process.restarts} in {pause:g} s",
+            f"[rl100] {process.how_it_ended()}; restart {process.restarts} in {pause:g} s"
+            + with_what,
         )
 
     def check(self) -> None:

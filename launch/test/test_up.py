@@ -146,6 +146,21 @@ def test_a_node_that_may_be_restarted_is_and_then_given_up(
     assert read_nodes(fakes)["rl100_recorder"]["starts"] == 1 + policy.attempts
 
 
+def test_a_restart_names_the_bundle_that_it_starts_with(
+    fakes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_rl100_policy", "exit:1")
+    nodes = [s for s in describe("deploy", {"bundle": "runs/first"}) if s.name == "rl100_policy"]
+    policy, lines = RestartPolicy(first_s=0.01, calm_s=1e9, attempts=1), []
+    with RunningSystem(
+        nodes, fakes / "logs", restarts=policy, sink=lambda name, line: lines.append(line)
+    ) as system:
+        while system.poll() is None:
+            signal.sigtimedwait([], 0.02)
+    said = [line for line in lines if "restart 1" in line]
+    assert len(said) == 1 and said[0].endswith("with the bundle of its start, runs/first")
+
+
 def test_a_deaf_node_and_a_child_left_behind_are_killed(
     fakes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
