@@ -41,7 +41,10 @@ class NodeSpec:
 
 @dataclass(frozen=True)
 class SystemArgument:
-    """One ``name:=value`` of a system. ``default`` None: nothing is passed, the node decides."""
+    """One ``name:=value`` of a system. ``default`` None: nothing is passed, the node decides.
+
+    ``low``, ``high``: bounds of a number. ``check``: raises ContractError that says what to give.
+    """
 
     name: str
     description: str
@@ -49,6 +52,9 @@ class SystemArgument:
     kind: type[Value] = str
     choices: tuple[str, ...] = ()
     needed: bool = False
+    low: float | None = None
+    high: float | None = None
+    check: Callable[[str], object] | None = None
 
     def parse(self, text: str) -> Value:
         """Value of ``text``; raises ContractError with a sentence naming the argument."""
@@ -62,10 +68,20 @@ class SystemArgument:
                 raise ContractError(f"{self.name}:={text}: give true or false")
             return text.lower() == "true"
         try:
-            return self.kind(text)
+            value = self.kind(text)
+            if self.check is not None:
+                self.check(text)
+        except ContractError as error:
+            raise ContractError(f"{self.name}:={text}: {error}") from None
         except ValueError:
-            wanted = {int: "a whole number", float: "a number"}[self.kind]
-            raise ContractError(f"{self.name}:={text}: give {wanted}") from None
+            raise ContractError(f"{self.name}:={text}: give {self._wanted()}") from None
+        if self.low is not None and self.high is not None and not self.low <= value <= self.high:  # type: ignore[operator]
+            raise ContractError(f"{self.name}:={text}: give {self._wanted()}")
+        return value
+
+    def _wanted(self) -> str:
+        words = {int: "a whole number", float: "a number"}[self.kind]
+        return words if self.low is None else f"{words} from {self.low} to {self.high}"
 
 
 @dataclass(frozen=True)

@@ -10,58 +10,33 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from rl100.system_arguments import (
+    ARMING,
+    BUNDLE,
+    DATA,
+    HELPER,
+    LABELLER,
+    LOCKSTEP,
+    MODE,
+    NOISE,
+    PROVIDER,
+    REALSENSE,
+    REALTIME,
+    RESPAWN,
+    RUNS,
+    SAMPLER,
+    SEED,
+    SIM,
+    TASK,
+    THREADS,
+)
 from rl100.system_parts import NodeSpec, System, SystemArgument, Value, suggestion
-from rl100.task_needs import observes_cloud
+from rl100.task_needs import check_simulated, observes_cloud
 from rl100.viewer import RVIZ, check_viewer, viewer
 from rl100_contracts.errors import ContractError
 
-TASK = SystemArgument("task", "built-in task or path of a task file", "push")
-SIM = SystemArgument("sim", "start the simulated robot too", "false", bool)
-LOCKSTEP = SystemArgument(
-    "lockstep", "the simulated world waits for the command of each tick", "false", bool
-)
-SEED = SystemArgument("seed", "seed of the simulator, the scripts and the policy's noise", "0", int)
-RESPAWN = SystemArgument("respawn", "start nodes that may be restarted again", "true", bool)
-ARMING = SystemArgument(
-    "arming",
-    "an operator arms the policy before it moves the robot (default: unless sim:=true)",
-    kind=bool,
-)
-BUNDLE = SystemArgument("bundle", "directory of the policy bundle", needed=True)
-DATA = SystemArgument("data", "directory that episodes are written to", "data")
-RUNS = SystemArgument("runs", "directory that training runs are written to", "runs")
-PROVIDER = SystemArgument("provider", "ONNX Runtime execution provider (default: the node's)")
-THREADS = SystemArgument("threads", "threads of the inference (default: the node's)", kind=int)
 # The gateway is above the policy: it must hold the robot also while the policy computes.
 POLICY_PRIORITY, GATEWAY_PRIORITY = 50, 60
-REALTIME = (
-    SystemArgument(
-        "realtime",
-        "SCHED_FIFO, locked memory and a frozen garbage collector for policy and gateway",
-        "false",
-        bool,
-    ),
-    SystemArgument("policy_cpus", "CPUs of the policy's control loop, as 2 or 2-3 (default: any)"),
-    SystemArgument("gateway_cpus", "CPUs of the gateway's control loop (default: any)"),
-)
-NOISE = SystemArgument("noise", "noise of the scripted operator (default: the node's)", kind=float)
-LABELLER = SystemArgument(
-    "labeller", "who decides on success", "auto", choices=("auto", "scripted", "keyboard", "none")
-)
-HELPER = SystemArgument(
-    "device",
-    "with which a person takes over from the policy",
-    "none",
-    choices=("none", "keyboard", "joy"),
-)
-MODE = SystemArgument("mode", "first mode of the gateway", "policy")
-REALSENSE = SystemArgument(
-    "realsense",
-    "RealSense cameras that perception reads itself, as camera:serial (default: by ROS drivers)",
-)
-SAMPLER = SystemArgument(
-    "sampler", "one_step: fast; k_step: the whole chain", "one_step", choices=("one_step", "k_step")
-)
 
 
 def _node(
@@ -73,6 +48,7 @@ def _node(
 
 
 def _sim(values: dict[str, Value]) -> NodeSpec:
+    check_simulated(str(values["task"]))
     node = _node("rl100_sim", "sim", "rl100_sim", values, "lockstep", "seed")
     return replace(node, required=True)
 
@@ -119,6 +95,7 @@ def _recorder(values: dict[str, Value]) -> NodeSpec:
 
 def _teleop(values: dict[str, Value], device: str) -> NodeSpec:
     if device == "scripted":
+        check_simulated(str(values["task"]), scripted=True)
         keys = ("noise", "seed")
         return _node("rl100_sim", "scripted_teleop", "rl100_scripted_teleop", values, *keys)
     node = _node("rl100_teleop", f"teleop_{device}", "rl100_teleop", values)

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rl100.system_arguments import PROVIDERS
 from rl100.systems import SYSTEMS, describe, parse_assignments, preflight, resolve
 from rl100.up import command_line, parameter_text
 from rl100_contracts.errors import ContractError
+from rl100_contracts.task import load_task
 
 BUNDLE = {"bundle": "/b"}
+# A task that the simulated arm cannot play.
+ARM6 = str(Path(__file__).parents[2] / "src" / "rl100_control" / "examples" / "arm6_pose.yaml")
 
 
 def names(system: str, **arguments: str) -> list[str]:
@@ -125,6 +129,14 @@ def test_optional_values_are_left_to_the_node() -> None:
         ("deploy", {**BUNDLE, "lockstep": "true"}, ["sim:=true"]),
         ("record", {"device": "scripted"}, ["sim:=true"]),
         ("rollout", {**BUNDLE, "labeller": "scripted"}, ["sim:=true"]),
+        ("deploy", {**BUNDLE, "policy_cpus": "abc"}, ["policy_cpus:=abc", "CPU numbers such as 2"]),
+        ("deploy", {**BUNDLE, "gateway_cpus": "3-2"}, ["gateway_cpus:=3-2", "CPU numbers"]),
+        ("deploy", {**BUNDLE, "provider": "gpu"}, ["provider:=gpu", "auto, cpu, openvino, cuda"]),
+        ("deploy", {**BUNDLE, "threads": "-3"}, ["threads:=-3", "a whole number from 1 to 64"]),
+        ("demo", {"noise": "nan"}, ["noise:=nan", "a number from 0.0 to 5.0"]),
+        ("sim", {"seed": "-1"}, ["seed:=-1", "from 0 to"]),
+        ("sim", {"task": ARM6}, ["arm6_pose", "joint_names must be"]),
+        ("deploy", {**BUNDLE, "sim": "true", "task": ARM6}, ["arm6_pose", "simulated arm"]),
     ],
 )
 def test_wrong_arguments_give_a_sentence(
@@ -135,6 +147,24 @@ def test_wrong_arguments_give_a_sentence(
     for word in words:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_scripted_operator_needs_a_task_that_it_can_play(tmp_path: Path) -> None:
+    task = load_task("push").model_dump(mode="json")
+    task["action"] |= {"space": "tool_position", "low": [-0.4, -0.4], "high": [0.4, 0.4]}
+    path = tmp_path / "push.yaml"
+    path.write_text(yaml.safe_dump(task))
+    arguments = {"task": str(path), "sim": "true"}
+    assert describe("record", {**arguments, "device": "joy"})
+    with pytest.raises(ContractError, match="the scripted teleoperator needs"):
+        describe("record", {**arguments, "device": "scripted"})
+
+
+def test_providers_are_those_of_the_policy_node() -> None:
+    providers = pytest.importorskip("rl100_policy_node.providers")
+    assert set(PROVIDERS) == {"auto", *providers.SHORT}
+    for name in ("CPU", "Cuda", "CUDAExecutionProvider"):
+        assert describe("deploy", {**BUNDLE, "provider": name})[-1].parameters["provider"] == name
 
 
 def test_python_values_mean_the_same_as_text() -> None:

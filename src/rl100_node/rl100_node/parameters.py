@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 
+from rl100_contracts.cpus import parse_cpus
 from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task, load_task
 from rl100_node.realtime import RealtimeSettings
@@ -113,18 +113,12 @@ def _declare_cpus(node: Node) -> tuple[int, ...]:
     descriptor = ParameterDescriptor(description=text, read_only=True, dynamic_typing=True)
     value = node.declare_parameter("cpu_affinity", "", descriptor).value
     single = isinstance(value, str | int | float) or value is None
-    parts = str(value).split(",") if single else [str(part) for part in value]
-    cpus: set[int] = set()
-    for part in (part.strip() for part in parts):
-        numbers = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", part)
-        if numbers:
-            cpus.update(range(int(numbers[1]), int(numbers[2] or numbers[1]) + 1))
-        elif part:
-            raise ContractError(
-                f"parameter cpu_affinity of {node.get_name()} is '{value}': give CPU numbers such "
-                "as 2, [2, 3] or '2-3'"
-            )
-    return tuple(sorted(cpus))
+    try:
+        return parse_cpus(str(value) if single else ",".join(map(str, value)))
+    except ContractError as error:
+        raise ContractError(
+            f"parameter cpu_affinity of {node.get_name()} is '{value}': {error}"
+        ) from None
 
 
 def declare_realtime(node: Node) -> RealtimeSettings:

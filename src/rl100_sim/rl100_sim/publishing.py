@@ -14,32 +14,15 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from rl100_contracts.decode import split_ns
-from rl100_contracts.errors import ContractError
-from rl100_contracts.streams import Role
-from rl100_contracts.task import Task
 from rl100_msgs.msg import SimState
 from rl100_node.qos import command_qos, qos_for
 from rl100_sim.camera import CameraModel
+from rl100_sim.playable import JOINTS, TOOL, proprioceptive_stream
 from rl100_sim.world import Proprioception, PushWorld, Truth
 
 GROUND_TRUTH_TOPIC = "/sim/ground_truth"
 COLOUR_TOPIC = "/camera/color/image_raw"  # where the task observes no image
 COLOUR_FRAME = "camera_color_optical_frame"
-
-
-def proprioceptive_stream(task: Task, message_type: str) -> str:
-    """Name of the task's proprioceptive stream of a message type.
-
-    Raises:
-        ContractError: the task has none.
-    """
-    for name, stream in task.streams.items():
-        if stream.role is Role.PROPRIOCEPTION and stream.type == message_type:
-            return name
-    raise ContractError(
-        f"task '{task.name}': the simulated robot needs a stream of type {message_type} "
-        "with role proprioception"
-    )
 
 
 def _camera_info(camera: CameraModel, frame: str) -> CameraInfo:
@@ -84,8 +67,8 @@ class RobotPublishers:
 
     def __init__(self, node: Node, world: PushWorld, *, lockstep: bool, colour: bool) -> None:
         task, camera = world.task, world.camera
-        joints = proprioceptive_stream(task, "sensor_msgs/msg/JointState")
-        tool = proprioceptive_stream(task, "geometry_msgs/msg/PoseStamped")
+        joints = proprioceptive_stream(task, JOINTS)
+        tool = proprioceptive_stream(task, TOOL)
 
         def publisher(kind: Any, name: str) -> Any:
             stream = task.streams[name]

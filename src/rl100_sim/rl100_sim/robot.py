@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 JOINT_NAMES = ("shoulder_joint", "elbow_joint")
+# Of the physics, and so of the firmware, s.
+TIMESTEP_S = 0.005
 
 
 @dataclass(frozen=True)

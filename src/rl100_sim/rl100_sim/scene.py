@@ -13,6 +13,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from rl100_sim.robot import TIMESTEP_S
+
 FloatArray = NDArray[np.float64]
 
 
@@ -37,7 +39,7 @@ class PushScene:
     tool_x: tuple[float, float] = (-0.27, 0.05)
     tool_y: tuple[float, float] = (-0.20, 0.20)
     clearance: float = 0.10
-    timestep: float = 0.005
+    timestep: float = TIMESTEP_S
 
 
 @dataclass(frozen=True)

@@ -11,31 +11,16 @@ from rclpy.node import Node
 
 from rl100_contracts.chunks import Chunk, fill_message
 from rl100_contracts.decode import message_stamp_ns
-from rl100_contracts.errors import ContractError
-from rl100_contracts.task import NANOSECONDS, Task
+from rl100_contracts.task import NANOSECONDS
 from rl100_msgs.msg import ActionChunk, SimState
 from rl100_node.parameters import declare, declare_task
 from rl100_node.qos import command_qos
 from rl100_node.running import run_node
 from rl100_sim.expert import ExpertNoise, PushExpert
+from rl100_sim.playable import check_scripted
 
 TELEOP_TOPIC = "/rl100/teleop_chunk"
 GROUND_TRUTH_TOPIC = "/sim/ground_truth"
-
-
-def check_task(task: Task) -> float:
-    """Largest step (m) of a task that this teleoperator can do.
-
-    Raises:
-        ContractError: the actions aren't steps of the tool in x and y.
-    """
-    action = task.action
-    if action.space != "delta_tool_position" or action.names != ["x", "y"]:
-        raise ContractError(
-            f"task '{task.name}': the scripted teleoperator needs action.space "
-            "delta_tool_position with names [x, y]; use another teleoperator for this task"
-        )
-    return float(min(*action.high, *(-low for low in action.low)))
 
 
 class ScriptedTeleopNode(Node):
@@ -64,7 +49,7 @@ class ScriptedTeleopNode(Node):
         self._seed = declare(
             self, "seed", 0, "added to each episode's seed for the noise", low=0, high=2**62
         )
-        self._expert = PushExpert(check_task(self._task), noise=ExpertNoise(std, correlation))
+        self._expert = PushExpert(check_scripted(self._task), noise=ExpertNoise(std, correlation))
         self._life_ns = round(self._task.safety.chunk_timeout_s * NANOSECONDS)
         self._sequence = 0
         self._last = (-1, -1)  # seed and step of the last tick

@@ -15,17 +15,16 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from rl100_contracts.decode import message_stamp_ns, split_ns
-from rl100_contracts.errors import ContractError
 from rl100_contracts.task import NANOSECONDS
 from rl100_msgs.srv import ResetWorld
 from rl100_node.parameters import declare, declare_lockstep, declare_task
 from rl100_node.qos import command_qos
 from rl100_node.running import run_node
+from rl100_sim.playable import check_playable
 from rl100_sim.publishing import RobotPublishers
 from rl100_sim.scene import Randomisation
 from rl100_sim.world import ImageSize, PushWorld
 
-COMMAND_TYPE = "geometry_msgs/msg/PoseStamped"
 RESET_SERVICE = "/rl100_sim/reset"
 MAX_LAG_S = 0.25  # real time: physics further behind the wall clock than this is skipped
 
@@ -36,11 +35,7 @@ class SimNode(Node):
     def __init__(self) -> None:
         super().__init__("rl100_sim")
         task = declare_task(self)
-        if task.action.command_type != COMMAND_TYPE:
-            raise ContractError(
-                f"task '{task.name}': action.command_type is {task.action.command_type}; the "
-                f"simulated robot follows {COMMAND_TYPE}"
-            )
+        check_playable(task)
         self._lockstep = declare_lockstep(self)
         seed = declare(
             self, "seed", 0, "seed of the start before the first reset", low=0, high=2**62

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl100_contracts.cameras import Camera
-from rl100_contracts.errors import ContractError
 from rl100_contracts.task import Task
 from rl100_sim.camera import CameraModel, DepthCamera, DepthImage, DepthNoise, quaternion_matrix
 from rl100_sim.colour import ColourCamera, ColourImage
-from rl100_sim.robot import JOINT_NAMES, ArmKinematics, Firmware
+from rl100_sim.playable import check_world
+from rl100_sim.robot import ArmKinematics, Firmware
 from rl100_sim.scene import (
     PushScene,
     Randomisation,
@@ -101,17 +101,7 @@ CAMERA_QUATERNION = (0.653281, 0.653281, -0.270598, -0.270598)
 
 
 def cameras_of_task(task: Task, size: ImageSize) -> dict[str, CameraModel]:
-    """The task's depth cameras by their names.
-
-    Raises:
-        ContractError: one of them is not a depth image from a place that stands still.
-    """
-    for name, camera in task.cameras.items():
-        if camera.depth is None or camera.mount != "fixed":
-            raise ContractError(
-                f"task '{task.name}': camera '{name}' cannot be simulated: give it a depth stream "
-                "and mount: fixed"
-            )
+    """The task's depth cameras by their names."""
     return {name: camera_model(camera, size) for name, camera in task.cameras.items()}
 
 
@@ -159,18 +149,9 @@ class PushWorld:
         self.scene = scene or PushScene()
         self.randomisation = randomisation or Randomisation()
         self.noise = noise or SensorNoise()
-        if tuple(task.joint_names) != JOINT_NAMES:
-            raise ContractError(
-                f"task '{task.name}': joint_names must be {', '.join(JOINT_NAMES)} for the "
-                "simulated arm; mend the task file or choose the task 'push'"
-            )
         timestep = self.scene.timestep
+        check_world(task, timestep)
         self.substeps = round(1.0 / (task.control.rate_hz * timestep))
-        if self.substeps < 1 or abs(self.substeps * timestep * task.control.rate_hz - 1.0) > 1e-6:
-            raise ContractError(
-                f"task '{task.name}': control.rate_hz {task.control.rate_hz:g} must divide the "
-                f"simulator's physics rate, {1.0 / timestep:g} Hz"
-            )
         self.kinematics = ArmKinematics(self.scene.arm_x, self.scene.link_1, self.scene.link_2)
         self.firmware = Firmware(
             self.kinematics,
