@@ -155,10 +155,19 @@ def publish_bundle(staging: Path, final: Path) -> None:
         shutil.rmtree(staging)
 
 
+def check_folder(folder: Path) -> None:
+    """Raise ContractError when there is nothing that could be a bundle."""
+    if not folder.exists():
+        raise ContractError(f"{folder}: no such bundle")
+    if not folder.is_dir():
+        raise ContractError(f"{folder}: not a folder; a bundle is a folder with a {MANIFEST}")
+    if not (folder / MANIFEST).is_file():
+        raise ContractError(f"{folder}: not a bundle, it has no file {MANIFEST}")
+
+
 def load_manifest(folder: Path) -> Manifest:
     """Manifest of a bundle, not yet checked against its files; raises ContractError."""
-    if not folder.is_dir():
-        raise ContractError(f"{folder}: no such bundle")
+    check_folder(folder)
     path = folder / MANIFEST
     data = read_json(path)
     manifest = parse_model(Manifest, data, str(path))
