@@ -104,11 +104,12 @@ def check_real_time() -> list[Finding]:
     rtprio = _limit(resource.RLIMIT_RTPRIO) if hasattr(resource, "RLIMIT_RTPRIO") else "0"
     memlock = _limit(resource.RLIMIT_MEMLOCK)
     may = rtprio not in ("0",) and (memlock == "unlimited" or int(memlock) >= 512 * MIB)
+    amount = memlock if memlock == "unlimited" else f"{int(memlock) / MIB:g} MiB"
     findings.append(
         Finding(
             "real time",
             Status.OK if may else Status.NOTE,
-            f"rtprio {rtprio}, memlock {memlock}",
+            f"rtprio {rtprio}, memlock {amount}",
             ""
             if may
             else "on a robot: raise rtprio and memlock in /etc/security/limits.d and log in again",
