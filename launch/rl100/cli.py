@@ -43,6 +43,8 @@ ELSEWHERE = {
     "arm": ("rl100.gateway_cli", "arm", "Let the policy move the robot."),
     "stop": ("rl100.gateway_cli", "stop", "Stop the robot."),
     "mode": ("rl100.gateway_cli", "mode", "Show or change who may move the robot."),
+    "load": ("rl100.policy_cli", "load", "Have the running policy load another bundle."),
+    "status": ("rl100.status_cli", "status", "Show what runs, and how well."),
     "eval": ("rl100.eval_cli", "evaluate", "Evaluate a policy bundle in the simulator."),
 }
 
@@ -208,14 +210,15 @@ for _command, _target in ELSEWHERE.items():
 def main() -> NoReturn:
     """Run the command; a mistake gives one sentence and an exit status, never a traceback.
 
-    Exit status: 2 for a user's mistake, 130 after Ctrl-C, 1 for anything unforeseen.
+    Exit status: 2 for a user's mistake, 130 after Ctrl-C, 1 for anything unforeseen and for what a
+    command that looks for faults has found.
     """
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # ./rl100 holds Ctrl-C back
         app(prog_name="rl100")
     except SystemExit as end:
         if end.code == 130:  # typer's answer to Ctrl-C, without a word
-            print("interrupted", file=sys.stderr)
+            fail("interrupted", code=130)
         raise
     except ContractError as error:
         fail(str(error))

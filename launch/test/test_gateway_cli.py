@@ -17,8 +17,6 @@ pytest.importorskip("rl100_msgs")
 
 from geometry_msgs.msg import PoseStamped
 
-from rl100 import gateway_cli
-from rl100_control.tick import MODES, Mode
 from rl100_node.testing import Graph
 
 pytestmark = pytest.mark.integration
@@ -49,9 +47,11 @@ def rl100(graph: Graph, *words: str) -> tuple[int, str]:
     return process.returncode, output
 
 
-def test_modes_are_those_of_the_gateway() -> None:
-    modes = {mode.name.lower(): int(mode) for mode in Mode}
-    assert modes == MODES == {m.value: modes[m.value] for m in gateway_cli.ModeName}
+def test_a_mode_that_is_unknown_is_one_sentence(graph: Graph) -> None:
+    code, output = rl100(graph, "mode", "polcy")
+    assert code == 2 and output.count("\n") == 1
+    assert output.startswith("error: mode 'polcy' is unknown: choose one of idle, teleop, policy")
+    assert "did you mean 'policy'" in output
 
 
 def test_an_operator_stops_clears_and_arms(graph: Graph) -> None:

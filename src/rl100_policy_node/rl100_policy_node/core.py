@@ -353,7 +353,7 @@ class PolicyCore:
     def waiting_for(self) -> str:
         """One sentence on what keeps the policy from deciding; empty when nothing does."""
         if self.runtime is None:
-            return "no bundle is loaded: call /rl100_policy/load_bundle"
+            return "no bundle is loaded: load one (rl100 load BUNDLE_DIR)"
         with self._lock:
             waiting = self.assembler.waiting_for()
             if waiting or self._lockstep:
