@@ -66,7 +66,8 @@ def mode(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar=f"[{'|'.join(MODES)}]", help="Who may move the robot; none: print the state."
+            metavar="NAME",
+            help=f"Who may move the robot: {', '.join(MODES)}; none: print the state.",
         ),
     ] = None,
     clear_stop: Annotated[

@@ -17,7 +17,7 @@ LOADING_S = 900.0
 
 def load(
     bundle: Annotated[
-        Path | None, typer.Argument(metavar="[BUNDLE_DIR]", help="Directory of the bundle.")
+        Path | None, typer.Argument(metavar="BUNDLE_DIR", help="Directory of the bundle.")
     ] = None,
     previous: Annotated[
         bool, typer.Option("--previous", help="Go back to the bundle that ran before.")

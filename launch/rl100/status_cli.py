@@ -23,8 +23,9 @@ POLICY, GATEWAY = "/rl100/policy_status", "/rl100/gateway_status"
 DIAGNOSTICS = "/diagnostics"
 # Each node publishes its diagnostics once a second; longer only where one is there but silent.
 PATIENCE_S = 5.0
-# After so long without another node all are known.
-CALM_S = 1.0
+# After so long without another node all are known; where policy or gateway were not found, only
+# when each has announced itself again: DDS does that every three seconds.
+CALM_S, ANNOUNCED_S = 1.0, 3.5
 
 LEVELS = ("ok", "warning", "error", "stale")
 SILENT = "silent"
@@ -84,7 +85,8 @@ def listen(client: Client) -> Heard:
             expected, changed = found, now
         there = {POLICY: heard.policy is not None, GATEWAY: heard.gateway is not None}
         missing = {(t, n) for t, n in expected if not there.get(t, n in heard.nodes)}
-        if expected and not missing and now - changed > CALM_S:
+        known = all(there.values()) or now - begin > ANNOUNCED_S
+        if expected and not missing and known and now - changed > CALM_S:
             break
         client.spin(0.1)
     for name in {name for _, name in missing if "UNKNOWN" not in name} - heard.nodes.keys():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rl100.system_parts import SystemArgument, suggestion
+from rl100.system_parts import SystemArgument
 from rl100_contracts.cpus import parse_cpus
 from rl100_contracts.errors import ContractError
 
@@ -13,9 +13,7 @@ PROVIDERS = ("auto", "cpu", "openvino", "cuda", "tensorrt")
 def check_provider(text: str) -> None:
     """Raise ContractError where no execution provider has this name."""
     if text.lower() not in PROVIDERS and not text.endswith("ExecutionProvider"):
-        raise ContractError(
-            f"choose one of {', '.join(PROVIDERS)}" + suggestion(text.lower(), PROVIDERS)
-        )
+        raise ContractError(f"choose one of {', '.join(PROVIDERS)}")
 
 
 TASK = SystemArgument("task", "built-in task or path of a task file", "push")
