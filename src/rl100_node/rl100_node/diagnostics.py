@@ -9,11 +9,13 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
+from rl100_node.thinning import Thinned
+
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 
 
 class Diagnostics:
-    """Publishes one status; a change of level or sentence also goes to the log.
+    """Publishes one status; a change of level or sentence also goes to the log, thinned.
 
     Args:
         node: the owner.
@@ -24,8 +26,9 @@ class Diagnostics:
         self._node = node
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._status = DiagnosticStatus(name=node.get_name(), level=OK, message="starting")
+        self._thinned = Thinned()
         clock = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = node.create_timer(period_s, self.publish, clock=clock)
+        self._timer = node.create_timer(period_s, self._on_timer, clock=clock)
 
     @property
     def message(self) -> str:
@@ -47,12 +50,18 @@ class Diagnostics:
             self.update(values)
         if changed:
             self._status.level, self._status.message = level, message
-            self._log(level, message)
+            self._log(self._thinned.changed(message, fine=level == OK))
             self.publish()
 
-    def _log(self, level: bytes, message: str) -> None:
+    def _on_timer(self) -> None:
+        self._log(self._thinned.due())
+        self.publish()
+
+    def _log(self, message: str) -> None:
+        if not message:
+            return
         # One call for each severity: rclpy refuses another severity from the same line.
-        logger = self._node.get_logger()
+        level, logger = self._status.level, self._node.get_logger()
         if level == OK:
             logger.info(message)
         elif level == WARN:
