@@ -204,13 +204,17 @@ def decode_camera_info(msg: Any, *, rectified: bool = False) -> Intrinsics:
     return Intrinsics(*pinhole, str(msg.distortion_model), distortion)
 
 
-def _joint_values(part: ProprioceptionField, msg: Any) -> list[float]:
+def _joint_values(task: Task, part: ProprioceptionField, msg: Any) -> list[float]:
     values, names = getattr(msg, part.field), list(msg.name)
     missing = [name for name in part.names if name not in names]
+    topic = task.streams[part.stream].topic
     if missing:
-        raise ContractError(f"joint '{missing[0]}' is not in the JointState of '{part.stream}'")
+        raise ContractError(
+            f"joint '{missing[0]}' is not in the JointState on {topic}: it has "
+            f"{', '.join(names) or 'no joint'}"
+        )
     if len(values) != len(names):
-        raise ContractError(f"the JointState of '{part.stream}' has no {part.field} for each joint")
+        raise ContractError(f"the JointState on {topic} has no {part.field} for each joint")
     return [float(values[names.index(name)]) for name in part.names]
 
 
@@ -238,7 +242,7 @@ def decode_proprioception(task: Task, stream: str, msg: Any) -> FloatArray:
         if part.stream != stream:
             continue
         if task.streams[stream].type == JOINT_STATE:
-            values += _joint_values(part, msg)
+            values += _joint_values(task, part, msg)
         else:
             values += _pose_values(task, part, msg)
     return np.asarray(values, dtype=np.float32)
@@ -252,7 +256,7 @@ def decode_joints(task: Task, msg: Any) -> NDArray[np.float64]:
     """
     stream = task.robot.joint_states if task.robot else task.action.feedback
     part = ProprioceptionField(stream=stream, field="position", names=task.joint_names)
-    joints = np.asarray(_joint_values(part, msg), dtype=np.float64)
+    joints = np.asarray(_joint_values(task, part, msg), dtype=np.float64)
     if not np.isfinite(joints).all():
         raise ContractError(f"the JointState of '{stream}' has a value that is not finite")
     return joints
@@ -268,7 +272,7 @@ def decode_feedback(task: Task, msg: Any) -> NDArray[np.float64]:
     stream, names = task.action.feedback, task.action.names
     if task.streams[stream].type == JOINT_STATE:
         part = ProprioceptionField(stream=stream, field="position", names=names)
-        return np.asarray(_joint_values(part, msg), dtype=np.float64)
+        return np.asarray(_joint_values(task, part, msg), dtype=np.float64)
     try:
         return task.action.coordinates.of_message(msg.pose)
     except ContractError as error:

@@ -202,6 +202,12 @@ class Task(StrictModel):
         self._check_views()
         self._check_stream("action.feedback", self.action.feedback, Role.PROPRIOCEPTION)
         self._check_type("action.feedback", self.action.feedback, self.action.is_cartesian)
+        others = [name for name in self.action.names if name not in self.joint_names]
+        if others and not self.action.is_cartesian:
+            raise ValueError(
+                f"action.names has '{others[0]}', which is not in joint_names "
+                f"({', '.join(self.joint_names)}): in {self.action.space} they are joints"
+            )
         if self.robot is not None:
             key = "robot.joint_states"
             self._check_stream(key, self.robot.joint_states, Role.PROPRIOCEPTION)

@@ -105,6 +105,15 @@ def test_hash_follows_limits_but_not_the_description(tmp_path: Path) -> None:
             lambda d: d["action"].update(names=["x", "q"]),
             ["names of delta_tool_position"],
         ),
+        (
+            lambda d: d["action"].update(
+                space="delta_joint_position",
+                names=["shoulder_joint", "j7"],
+                feedback="joint_states",
+                command_type="std_msgs/msg/Float64MultiArray",
+            ),
+            ["action.names has 'j7'", "not in joint_names (shoulder_joint, elbow_joint)"],
+        ),
         (lambda d: d["streams"]["depth"].update(topic="no slash"), ["streams.depth.topic"]),
         (
             lambda d: d["streams"]["depth"].update(topic="/rl100/points"),

@@ -52,6 +52,7 @@ class Gateway:
         arming: whether the policy may move the robot in its mode.
         intruder: a sentence about somebody else who sends commands to the robot, or empty. In real
             time nothing is sent meanwhile: two targets in turn would shake the robot.
+        no_feedback: how a sentence begins about feedback that is missing; names the topic.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Gateway:
             ),
         }
         self._measured = Feedback(task, lockstep=lockstep)
+        self.no_feedback = f"no feedback on {task.streams[task.action.feedback].topic}"
         self._synced = False
         self._sent = False  # something that a last hold has to end
         self._blocks = Blocks(steady_ns)
@@ -329,7 +331,9 @@ class Gateway:
             if reason := self.intruder or self._measured.doubt:
                 return reason, self._by_velocity
             if age_ns > self._timeout_ns:
-                reason = f"no feedback for more than {self._task.safety.feedback_timeout_s} s"
+                reason = (
+                    f"{self.no_feedback} for more than {self._task.safety.feedback_timeout_s} s"
+                )
             elif age_ns < -self._timeout_ns:
                 reason = "the feedback is stamped in the future: are the clocks in step?"
             elif self._blocks.waiting():

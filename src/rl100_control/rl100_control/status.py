@@ -49,7 +49,7 @@ class StatusReporter:
         self.diagnostics = Diagnostics(node)
         self.report = RunReport()
         self.refused: list[str] = []
-        self.holding, self._reason = True, "no feedback yet"
+        self.holding, self._reason = True, f"{gateway.no_feedback} yet"
         self._refusal, self._refused_until = "", 0.0
         self._rate_from, self._rate_hz = (time.monotonic(), 0), 0.0
 
@@ -93,8 +93,9 @@ class StatusReporter:
         warning = self._warning()
         shadow = gateway.mode is Mode.SHADOW  # where nobody moves the robot, all is well
         if self.holding and not (shadow and self._reason.startswith("no action")):
-            # Why nothing is due is often that something was refused.
-            refused = f"; {warning}" if warning and self._reason.startswith("no action") else ""
+            # Why nothing is due, or known, is often that something was refused.
+            missing = self._reason.startswith(("no action", gateway.no_feedback))
+            refused = f"; {warning}" if warning and missing else ""
             return WARN, f"holding: {self._reason}{refused}"
         if warning or self.refused:
             return WARN, warning or self.refused[0]

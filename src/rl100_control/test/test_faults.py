@@ -133,7 +133,7 @@ def test_joint_states_stop_and_come_back(graph: Graph) -> None:
     bench = Bench(graph)
     bench.moving()
     bench.alive = False
-    bench.held("no feedback for more than 0.2 s")
+    bench.held("no feedback on /tool_pose for more than 0.2 s")
     bench.alive = True
     bench.moving()
     graph.stop(bench.process)

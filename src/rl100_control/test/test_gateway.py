@@ -246,7 +246,9 @@ def test_stale_feedback_holds_in_real_time_and_recovers() -> None:
     late = T0 + round(TASK.safety.feedback_timeout_s * 1e9) + DT
     give(made, chunk(1, late, [[0.01, 0]] * 9), late)
     tick = made.tick(late)
-    assert tick is not None and tick.hold and "no feedback for more than" in tick.reason
+    assert (
+        tick is not None and tick.hold and "no feedback on /tool_pose for more than" in tick.reason
+    )
     made.on_feedback(late + DT, HERE)
     tick = made.tick(late + DT)
     assert tick is not None and not tick.hold
