@@ -35,6 +35,10 @@ class ObservationError(ContractError):
     """No observation can be made at this time; the text says what is missing."""
 
 
+class ObservationGap(ObservationError):
+    """What belongs to a frame is missing or too old. When streams begin and end that is usual."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """What a policy sees at one time.
@@ -231,6 +235,29 @@ class ObservationAssembler:
                 return None
         return frame
 
+    def _gap_at(self, frame_ns: int, kind: str) -> str:
+        """One sentence on what is missing or too old for the frame, the worst stream."""
+        wanted = dict.fromkeys(
+            self._task.proprioception_streams,
+            frame_ns - round(self._task.latency.observation_s * NANOSECONDS),
+        )
+        observed = self._task.observation
+        if observed.cloud is not None and observed.image is not None:
+            wanted[observed.image.stream] = frame_ns
+        ages: dict[str, float] = {}
+        for name, wanted_ns in wanted.items():
+            found = self._samples[name].newest_until(wanted_ns)
+            ages[name] = float("inf") if found is None else (wanted_ns - found) / NANOSECONDS
+        worst = max(ages, key=lambda name: ages[name])
+        topic = self._task.streams[worst].topic
+        if ages[worst] == float("inf"):
+            return f"stream '{worst}' ({topic}) has no message that is older than the {kind}"
+        return (
+            f"the last message on {topic} (stream '{worst}') before the {kind} is older than it by "
+            f"{ages[worst]:.3f} s, the task allows {observed.max_skew_s} s "
+            "(observation.max_skew_s): is its rate too low, or did it stop?"
+        )
+
     def _segment_start(self, index: int) -> int:
         """Index of the oldest frame that ``index`` is connected to without a break."""
         stamps, limit = self._frames.stamps, BREAK_PERIODS * self._period_ns
@@ -253,12 +280,7 @@ class ObservationAssembler:
             raise ObservationError(f"no {kind} has the stamp {stamp_ns} ns")
         frame = self._frame_at(stamp_ns)
         if frame is None:
-            both = observed.cloud is not None and observed.image is not None
-            what = "proprioception or the image" if both else "proprioception"
-            raise ObservationError(
-                f"{what} is missing or more than {observed.max_skew_s} s "
-                f"older than the {kind} at {stamp_ns} ns"
-            )
+            raise ObservationGap(self._gap_at(stamp_ns, kind))
         frames = [(stamp_ns, frame)]
         oldest = self._segment_start(newest)
         for back in range(1, self._task.control.n_obs_steps):

@@ -12,7 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl100_contracts.observation import Observation, ObservationAssembler, ObservationError
+from rl100_contracts.observation import (
+    Observation,
+    ObservationAssembler,
+    ObservationError,
+    ObservationGap,
+)
 from rl100_contracts.task import load_task
 
 TASK = load_task("push")
@@ -132,8 +137,12 @@ def test_stale_proprioception_is_refused() -> None:
     _feed(assembler, [10**9])
     late = 10**9 + 2 * PERIOD
     assembler.add("points", late, _cloud(late))
-    with pytest.raises(ObservationError, match="older than the cloud"):
+    with pytest.raises(ObservationGap, match=r"on /joint_states .* older than it by 0\.100 s, "):
         assembler.observe(late)
+    missing = ObservationAssembler(TASK)
+    missing.add("points", late, _cloud(late))
+    with pytest.raises(ObservationGap, match=r"'joint_states' .* has no message that is older"):
+        missing.observe(late)
     with pytest.raises(ObservationError, match="no cloud has the stamp"):
         assembler.observe(late + 1)
 

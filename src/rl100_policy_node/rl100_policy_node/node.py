@@ -12,7 +12,7 @@ from rclpy.parameter import Parameter
 
 from rl100_contracts.decode import decode, message_stamp_ns
 from rl100_contracts.errors import ContractError
-from rl100_contracts.observation import observed_streams
+from rl100_contracts.observation import ObservationGap, observed_streams
 from rl100_msgs.msg import ActionChunk, EpisodeEvent, PolicyStatus, PolicyStep
 from rl100_msgs.srv import LoadBundle
 from rl100_node.diagnostics import ERROR, OK, WARN, Diagnostics
@@ -24,6 +24,7 @@ from rl100_node.qos import command_qos, episode_qos, latched_qos, qos_for
 from rl100_node.realtime import DeadlineLoop
 from rl100_policy_node.bundle_service import BundleService, LastRefusal
 from rl100_policy_node.core import Decision, PolicyCore
+from rl100_policy_node.gaps import Gaps
 from rl100_policy_node.loading import BundleLoader
 from rl100_policy_node.outputs import chunk_message, diagnostic_values, status_message, step_message
 from rl100_policy_node.runtime import PolicyRuntime
@@ -52,7 +53,7 @@ class PolicyNode(AutostartLifecycleNode):
         self._declare_sampler()
         self._core = PolicyCore(self._task, lockstep=self._lockstep, seed=seed)
         self._loader = BundleLoader(self._task, provider, threads, gently=not self._lockstep)
-        self._refusal = LastRefusal()
+        self._refusal, self._gaps = LastRefusal(), Gaps()
         self._loop = DeadlineLoop(
             self._on_tick,
             self._task.control.period_ns,
@@ -176,6 +177,8 @@ class PolicyNode(AutostartLifecycleNode):
         try:
             self._decide()
             self._core.check_deadline()
+        except ObservationGap as error:
+            self._gaps.note(str(error))
         except ContractError as error:
             self._later(self._diagnostics.report, ERROR, str(error))
 
@@ -269,6 +272,8 @@ class PolicyNode(AutostartLifecycleNode):
         waiting, refusal = self._core.waiting_for(), str(self._refusal)
         if waiting and self._core.supply.stopped():
             return ERROR, waiting
+        if gap := str(self._gaps):
+            return ERROR, gap
         if not waiting and self._core.too_slow():
             seconds = self._task.control.n_action_steps * self._task.control.period_ns * 1e-9
             return ERROR, (

@@ -377,7 +377,7 @@ def test_stale_proprioception_gives_an_error_and_no_decision(core: PolicyCore, t
     core.add("points", late, np.zeros((task.observation.cloud.num_points, 3), np.float32))
     assert core.take() is None
     core.add("joint_states", late, np.zeros(2, np.float32))
-    with pytest.raises(ObservationError, match="older than the cloud"):
+    with pytest.raises(ObservationError, match=r"the cloud is older than it by 0\.200 s"):
         core.add("tool_pose", late + 1, np.zeros(2, np.float32))
     assert core.take() is None
 

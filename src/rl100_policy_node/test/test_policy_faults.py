@@ -33,6 +33,7 @@ from rl100_node.qos import episode_qos, latched_qos
 from rl100_node.testing import Graph
 from rl100_policy_node.bad_bundles import MakeBundle, bad_bundles, flipped_bytes, rehash
 from rl100_policy_node.bundle_service import LastRefusal
+from rl100_policy_node.gaps import Gaps
 from rl100_policy_node.live_robot import LiveRobot
 from rl100_policy_node.testing import heavy_graph, policy_graph, self_test
 
@@ -158,6 +159,20 @@ def test_a_refusal_is_shown_for_ten_seconds() -> None:
     refusal.note("third")
     refusal.note("")  # accepted
     assert str(refusal) == ""
+
+
+def test_a_gap_is_said_when_it_lasts() -> None:
+    now = [0.0]
+    gaps = Gaps(lambda: now[0])
+    assert str(gaps) == ""
+    for tenths in range(13):  # as at a start: some frames, then no more
+        now[0] = tenths / 10
+        gaps.note(f"{tenths} tenths")
+        assert str(gaps) == ("0 tenths" if tenths >= 10 else "")
+    now[0] += 1.1
+    assert str(gaps) == ""
+    gaps.note("again")
+    assert str(gaps) == ""
 
 
 def test_swaps_lose_no_decision_and_go_back_at_once(
