@@ -207,6 +207,10 @@ def test_in_shadow_nothing_of_the_policy_is_sent_and_its_deviation_is_told() -> 
     np.testing.assert_allclose(deviations, [0.01, 0.02, 0.03, 0.04], atol=1e-7)
     assert report.largest_deviation == pytest.approx(0.04)
     assert report.mean_deviation == pytest.approx(0.025)
+    assert report.values(None)["shadow deviation, largest"] == pytest.approx(0.04)
+    made.set_mode(Mode.POLICY)
+    report.add(follow(made, T0 + 5 * DT))
+    assert not [name for name in report.values(None) if "shadow" in name]
 
 
 def test_in_shadow_a_person_drives_and_each_plan_starts_where_the_robot_is() -> None:
@@ -295,6 +299,18 @@ def test_a_switch_that_is_let_go_in_idle_stops_nothing_later() -> None:
 
 
 # --- the report of a run
+
+
+def test_the_rate_of_a_run_leaves_the_time_out_in_which_nothing_was_to_be_done() -> None:
+    now = [0.0]
+    made, report = gateway(lockstep=False), RunReport(lambda: now[0])
+    for begin in (9.0, 30.0):  # idle before the first tick, and in between
+        for i in range(21):
+            now[0] = begin + 0.05 * i
+            report.add(follow(made, T0 + i * DT))
+    assert report.text(None).startswith(
+        "run report: 20.00 ticks/s over 2.0 s, and 29.0 s without ticks (idle, or no feedback yet)"
+    )
 
 
 def test_the_report_counts_by_reason_and_tells_numbers_together() -> None:

@@ -55,6 +55,8 @@ class Statistics:
 
     def add(self, version: str, model_ms: float, decision_ms: float, late: bool) -> None:
         """One decision was published."""
+        if not self._totals()[0]:
+            self._since = time.monotonic()  # before that nobody asked for one
         self.inferences += 1
         self.overruns += late
         for window in (self._model, self._run_model):

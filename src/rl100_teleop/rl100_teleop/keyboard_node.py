@@ -85,5 +85,7 @@ class TeleopKeyboardNode(OperatorNode):
             if value
         ]
         motion = " ".join(parts) or ("still" if steers else "idle")
+        if self.stopped:
+            motion = "STOPPED until: rl100 mode NAME --clear-stop"
         now_ns = self.get_clock().now().nanoseconds
         self._status.show(f"speed {speed:.0%} {motion} | {self.view.line(now_ns)}")

@@ -18,11 +18,11 @@ from sensor_msgs.msg import JointState
 from rl100_contracts.chunks import fill_message
 from rl100_contracts.decode import decode_feedback, message_stamp_ns
 from rl100_contracts.errors import ContractError
-from rl100_msgs.msg import ActionChunk, EpisodeEvent, RewardEvent
+from rl100_msgs.msg import ActionChunk, EpisodeEvent, ExecutedAction, GatewayStatus, RewardEvent
 from rl100_msgs.srv import StartEpisode
 from rl100_node.labelling import EpisodeView, Label
 from rl100_node.parameters import declare, declare_task
-from rl100_node.qos import command_qos, episode_qos, qos_for
+from rl100_node.qos import command_qos, episode_qos, latched_qos, qos_for
 from rl100_teleop.steering import Engagement, Steering
 
 _FEEDBACK = {"sensor_msgs/msg/JointState": JointState, "geometry_msgs/msg/PoseStamped": PoseStamped}
@@ -32,6 +32,9 @@ class OperatorNode(Node):
     """Publishes ``/rl100/teleop_chunk`` at the control rate while somebody steers.
 
     Subclasses call ``drive`` from ``on_tick`` and may overwrite ``say``.
+
+    Attributes:
+        stopped: the gateway says that the robot is stopped until an operator clears it.
     """
 
     def __init__(self, name: str, source: str) -> None:
@@ -49,6 +52,9 @@ class OperatorNode(Node):
         self._rewards = self.create_publisher(RewardEvent, "/rl100/reward", command_qos())
         self._start = self.create_client(StartEpisode, "/rl100/episode/start")
         self.create_subscription(EpisodeEvent, "/rl100/episode", self._on_episode, episode_qos())
+        self.stopped = False
+        status = "/rl100/gateway_status"
+        self.create_subscription(GatewayStatus, status, self._on_status, latched_qos())
         if self._steering.needs_feedback:
             stream = self.task.streams[self.task.action.feedback]
             qos = qos_for(stream, lockstep=False, latest_only=True)
@@ -114,6 +120,9 @@ class OperatorNode(Node):
             self.view.started(event.episode_id, message_stamp_ns(event))
         else:
             self.view.ended(event.episode_id, event.outcome, event.saved, event.message)
+
+    def _on_status(self, status: GatewayStatus) -> None:
+        self.stopped = status.mode == ExecutedAction.MODE_STOPPED
 
     def _on_feedback(self, message: Any) -> None:
         try:

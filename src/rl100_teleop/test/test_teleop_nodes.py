@@ -11,6 +11,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -23,9 +24,9 @@ from std_msgs.msg import Bool  # noqa: E402
 
 from rl100_contracts.chunks import chunk_from_message  # noqa: E402
 from rl100_contracts.task import load_task  # noqa: E402
-from rl100_msgs.msg import ActionChunk, RewardEvent  # noqa: E402
+from rl100_msgs.msg import ActionChunk, ExecutedAction, GatewayStatus, RewardEvent  # noqa: E402
 from rl100_msgs.srv import StartEpisode  # noqa: E402
-from rl100_node.qos import command_qos  # noqa: E402
+from rl100_node.qos import command_qos, latched_qos  # noqa: E402
 from rl100_node.testing import end_processes  # noqa: E402
 
 pytestmark = pytest.mark.integration
@@ -157,6 +158,29 @@ def test_keyboard_steers_starts_and_labels(station: Station) -> None:
     assert station.process is not None
     assert station.process.wait(30) == 0
     assert termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+
+
+def test_the_keyboards_line_says_that_the_robot_is_stopped_until_it_is_cleared(
+    station: Station,
+) -> None:
+    master, slave = pty.openpty()
+    os.set_blocking(master, False)
+    status = station.node.create_publisher(GatewayStatus, "/rl100/gateway_status", latched_qos())
+    station.run("keyboard", slave)
+    shown = [""]
+
+    def read() -> None:
+        with suppress(BlockingIOError):
+            shown[0] += os.read(master, 4096).decode()
+
+    status.publish(GatewayStatus(mode=ExecutedAction.MODE_STOPPED))
+    station.until(lambda: "STOPPED until: rl100 mode NAME --clear-stop" in shown[0], read)
+    shown[0] = ""
+    status.publish(GatewayStatus(mode=ExecutedAction.MODE_TELEOP))
+    station.until(lambda: "idle |" in shown[0], read)
+    assert station.end()[0] == 0
     os.close(master)
     os.close(slave)
 
