@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from rl100.bench import command
 from rl100.bench.frame import (
@@ -68,6 +71,23 @@ def test_the_file_and_the_table_hold_the_same_figures(
     assert "not measured: never_ms: nobody asked for it" in out
     assert "others kept" in out
     assert result["figures"][0]["n"] == 100
+
+
+def test_no_line_of_the_table_is_cut_at_80_columns() -> None:
+    longest = [
+        quantile("sensor_to_chunk_30hz_unet_small_p50_ms", [10.71, 123.4, 250.8], 0.5, "ms"),
+        single("gateway_memory_growth_30hz_unet_small", -0.125, "MiB"),
+        Figure("policy_missed_deadlines_30hz_unet_small", 12345, "count", 120_000, 12300, 12400),
+        proportion("deadline_miss_rate_100hz_skipnet", 12, 59_990),
+        missing("realtime", "0 or 1", "left out"),
+    ]
+    result = {"bench": "policy", "machine": {"cpu": "a cpu"}}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(command.figures_table({**result, "figures": [asdict(f) for f in longest]}))
+    text = console.export_text()
+    assert "…" not in text and len(text.splitlines()) == len(longest) + 2
+    for figure in longest:
+        assert figure.name in text
 
 
 def test_mistakes_are_found_before_anything_is_measured(

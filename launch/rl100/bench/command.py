@@ -17,6 +17,8 @@ from rl100_contracts.errors import ContractError
 from rl100_contracts.loading import check_output_file, write_json_atomic
 
 DEFAULTS = Options()
+# In the table only what a number needs; with all of it lines would be cut at 80 columns.
+TELLING_NOTHING = ("fraction", "count", "0 or 1")
 BENCHES: dict[str, Bench] = {
     bench.name: bench for bench in (loop_basics.BENCH, learn.BENCH, policy.BENCH, perception.BENCH)
 }
@@ -48,19 +50,20 @@ def _number(value: float, digits: int) -> str:
 def figures_table(result: dict[str, Any]) -> Table:
     """The figures of a report as a table."""
     title = f"{result['bench']} on {result['machine']['cpu']}"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("figure", no_wrap=True)
-    for heading in ("value", "95 % interval", "unit", "n"):
-        left = heading == "unit"
-        table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
+    for heading in ("value", "95 % interval", "", "n"):
+        justify = "right" if heading else "left"
+        table.add_column(heading, justify=justify, no_wrap=True)
     for figure in result["figures"]:
+        unit = "" if figure["unit"] in TELLING_NOTHING else figure["unit"]
         if figure["value"] is None:
-            table.add_row(figure["name"], "-", "", figure["unit"], "0", style="dim")
+            table.add_row(figure["name"], "-", "", unit, "0", style="dim")
             continue
         known = figure["low"] < figure["high"]
         interval = f"{_number(figure['low'], 3)} – {_number(figure['high'], 3)}" if known else ""
         value = _number(figure["value"], 4)
-        table.add_row(figure["name"], value, interval, figure["unit"], str(figure["n"]))
+        table.add_row(figure["name"], value, interval, unit, str(figure["n"]))
     return table
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -148,10 +148,11 @@ class Measurement:
     def _compare_openvino(self) -> None:
         from rl100.bench.policy.models import cpu_against_openvino, openvino_python
 
-        wanted = [f"openvino_{name}" for name, _ in self._unets]
+        wanted, folder = [f"openvino_{name}" for name, _ in self._unets], self._options.openvino
         try:
-            with self._parts.part("OpenVINO, environment", 1):
-                python = openvino_python(self._options.openvino)
+            # A bar only where there is something to do: making the environment takes a minute.
+            with self._parts.part("OpenVINO, environment", 1) if folder else nullcontext():
+                python = openvino_python(folder)
         except ContractError as error:
             return self._failed(error, *wanted)
         for name, network in self._unets:
