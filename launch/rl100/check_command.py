@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rl100_contracts.bundle import verify_bundle
+from rl100_contracts.errors import ContractError
 from rl100_contracts.task import load_task, task_folder
 from rl100_control.kinematics import TargetCheck
 
@@ -25,7 +26,10 @@ def print_task(name_or_path: str) -> None:
     task = load_task(name_or_path)
     robot = "none: targets are not checked by kinematics"
     if task.robot is not None:
-        check = TargetCheck(task, task_folder(name_or_path), lambda: 0)
+        try:
+            check = TargetCheck(task, task_folder(name_or_path), lambda: 0)
+        except ContractError as error:
+            raise ContractError(f"{name_or_path}: {error}") from None
         robot = f"{task.robot.urdf}: {check.describe()}"
     cameras = []
     for name, camera in task.cameras.items():

@@ -79,7 +79,8 @@ def test_task_check_reads_the_robot_too(tmp_path: Path) -> None:
     (tmp_path / "arm.yaml").write_text(task.read_text())
     done = run("task", "check", str(tmp_path / "arm.yaml"))
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr == f"error: robot.urdf: {tmp_path / 'arm6.urdf'}: no such file\n"
+    file = tmp_path / "arm.yaml"
+    assert done.stderr == f"error: {file}: robot.urdf: {tmp_path / 'arm6.urdf'}: no such file\n"
 
 
 def test_help_loads_nothing_heavy() -> None:

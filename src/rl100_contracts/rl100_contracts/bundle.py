@@ -191,7 +191,10 @@ def _check_names(folder: Path, manifest: Manifest) -> None:
 
 def _check_task(folder: Path, manifest: Manifest, task: Task) -> None:
     if manifest.task != task.name:
-        raise ContractError(f"{folder}: trained for task '{manifest.task}', not '{task.name}'")
+        raise ContractError(
+            f"{folder}: trained for task '{manifest.task}', not '{task.name}': give a bundle that "
+            f"was trained for '{task.name}', or the task of the bundle (task:=)"
+        )
     if manifest.task_hash != task.hash:
         raise ContractError(
             f"{folder}: trained for another version of task '{task.name}' (its contract hash is "

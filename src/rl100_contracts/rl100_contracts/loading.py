@@ -20,8 +20,16 @@ class StrictModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @classmethod
+    def name_at(cls, data: dict[str, Any], location: tuple[int | str, ...]) -> str:
+        """What a person calls the value at ``location`` of ``data``; empty: only its key is known.
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
+        A model overwrites it whose lists follow names.
+        """
+        return ""
+
+
+ModelT = TypeVar("ModelT", bound=StrictModel)
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -39,27 +47,49 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     return []
 
 
-def describe(error: ValidationError, model: type[BaseModel], source: str) -> str:
+def _key(location: tuple[int | str, ...]) -> str:
+    """A place as a person writes it: ``limits.velocity[0]``."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")
+
+
+def _unknown(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, str]:
+    """What to say of an unknown key, and the key that it was meant to be, or an empty string."""
+    known = _known_keys(model, location[:-1])
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    text = f"unknown key '{_key(location)}'"
+    if close:
+        return f"{text}; did you mean '{close[0]}'?", _key((*location[:-1], close[0]))
+    return f"{text}; known keys are {', '.join(known)}" if known else text, ""
+
+
+def describe(error: ValidationError, model: type[StrictModel], data: Any, source: str) -> str:
     """Turn a pydantic error into one sentence: where it is, what is wrong, what to do."""
+    unknown: list[str] = []
+    others: list[str] = []
+    meant: set[str] = set()
+    for problem in error.errors():
+        if problem["type"] == "extra_forbidden":
+            text, key = _unknown(model, tuple(problem["loc"]))
+            unknown.append(text)
+            meant.add(key)
+    for problem in error.errors():
+        location = tuple(problem["loc"])
+        key = _key(location)
+        if problem["type"] == "missing" and key not in meant:
+            others.append(f"key '{key}' is missing")
+        elif problem["type"] not in ("missing", "extra_forbidden"):
+            message = problem["msg"].removeprefix("Value error, ")
+            message = f"{message[0].lower()}{message[1:]}"
+            name = model.name_at(data, location)
+            place = f"key '{key}' ({name}): " if name else f"key '{key}': "
+            others.append(f"{place}{message}" if key else message)
     # A misspelt key is also a missing one: the spelling is what has to be mended.
-    unknown = [e for e in error.errors() if e["type"] == "extra_forbidden"]
-    problem = (unknown or error.errors())[0]
-    location = tuple(problem["loc"])
-    key = ".".join(str(part) for part in location)
-    more = len(error.errors()) - 1
-    rest = f" (and {more} more)" if more else ""
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(model, location[:-1])
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        if not close and known:
-            hint = f"; known keys are {', '.join(known)}"
-        return f"{source}: unknown key '{key}'{hint}{rest}"
-    if problem["type"] == "missing":
-        return f"{source}: key '{key}' is missing{rest}"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = f"{message[0].lower()}{message[1:]}{rest}"
-    return f"{source}: key '{key}': {message}" if key else f"{source}: {message}"
+    first, *rest = unknown + others
+    if not rest:
+        return f"{source}: {first}"
+    more = f" (and {len(rest) - 1} more)" if len(rest) > 1 else ""
+    return f"{source}: {first}; also: {rest[0]}{more}"
 
 
 def parse_model(model: type[ModelT], data: Any, source: str) -> ModelT:
@@ -69,7 +99,7 @@ def parse_model(model: type[ModelT], data: Any, source: str) -> ModelT:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ContractError(describe(error, model, source)) from None
+        raise ContractError(describe(error, model, data, source)) from None
 
 
 def read_text(path: Path) -> str:
@@ -91,7 +121,9 @@ def read_yaml(path: Path) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise ContractError(f"{path}{where}: not valid YAML") from None
+        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or ""
+        why = f" ({' '.join(str(reason).split())})" if reason else ""
+        raise ContractError(f"{path}{where}: not valid YAML{why}") from None
 
 
 def load_yaml_model(model: type[ModelT], path: Path) -> ModelT:

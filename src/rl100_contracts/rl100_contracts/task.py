@@ -170,6 +170,17 @@ class Task(StrictModel):
             del data["observation"]["image"]
         return data
 
+    @classmethod
+    def name_at(cls, data: dict[str, Any], location: tuple[int | str, ...]) -> str:
+        """Axis or joint: limits and actions follow ``action.names``."""
+        action = data.get("action")
+        names = action.get("names") if isinstance(action, dict) else None
+        match location:
+            case ("limits", _, int(i)) | ("action", "low" | "high", int(i)):
+                known = isinstance(names, list) and i < len(names)
+                return str(names[i]) if known else ""
+        return ""
+
     @model_validator(mode="before")
     @classmethod
     def _no_single_camera(cls, data: Any) -> Any:

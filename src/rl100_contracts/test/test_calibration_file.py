@@ -118,7 +118,7 @@ def test_a_changed_file_is_refused(
         (lambda d: d.update(hash="abc"), "key 'hash'"),
         (lambda d: d.update(mount="ceiling"), "key 'mount'"),
         (lambda d: d.update(quaternion_xyzw=[0, 0, 0, 2]), "unit length"),
-        (lambda d: d.update(position=[0.0, float("nan"), 0.0]), "key 'position.1'"),
+        (lambda d: d.update(position=[0.0, float("nan"), 0.0]), "key 'position[1]'"),
         (lambda d: d.update(position=[0.0, 0.0]), "key 'position'"),
         (lambda d: d.update(date="yesterday"), "must be in UTC like"),
         (lambda d: d.update(views=0), "key 'views'"),

@@ -121,6 +121,12 @@ def test_hash_follows_limits_but_not_the_description(tmp_path: Path) -> None:
         ),
         (lambda d: d["limits"].update(jerk=[9.0]), ["limits.jerk needs 2 values"]),
         (lambda d: d["limits"].pop("jerk"), ["limits.jerk", "missing"]),
+        (lambda d: d["limits"].update(velocity=[0.1, 0.0]), ["'limits.velocity[1]' (y): input"]),
+        (lambda d: d["action"].update(low=["no", 1.0]), ["'action.low[0]' (x): input should be"]),
+        (
+            lambda d: d["streams"]["depth"].update(qos=3) or d["control"].update(rate=1.0),
+            ["unknown key 'control.rate'; did you mean 'rate_hz'?; also: key 'streams.depth.qos'"],
+        ),
         (lambda d: d.pop("limits"), ["limits", "missing"]),
     ],
 )
@@ -145,8 +151,28 @@ def test_unknown_name_lists_the_known_ones() -> None:
 def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text("name: push\ncontrol: [1, 2\n")
-    with pytest.raises(ContractError, match=r"broken\.yaml, line \d+: not valid YAML"):
+    with pytest.raises(
+        ContractError,
+        match=r"broken\.yaml, line \d+: not valid YAML \(expected ',' or ']'",
+    ):
         load_task(path)
+
+
+def test_a_misspelt_key_is_not_also_told_as_missing_and_the_next_mistake_is(tmp_path: Path) -> None:
+    def misspell(data: dict[str, Any]) -> None:
+        data["limits"]["velocty"] = data["limits"].pop("velocity")
+
+    with pytest.raises(ContractError, match=r"'limits\.velocty'; did you mean 'velocity'\?$"):
+        load_task(_write(tmp_path, misspell))
+
+    def more(data: dict[str, Any]) -> None:
+        misspell(data)
+        del data["episode"], data["action"]["high"]
+
+    with pytest.raises(
+        ContractError, match=r"'velocity'\?; also: key 'action\.high' is missing \(and 1 more\)$"
+    ):
+        load_task(_write(tmp_path, more))
 
 
 def test_missing_file_and_wrong_kind(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_another_task_is_refused(make_bundle: MakeBundle, task: Task) -> None:
     with pytest.raises(ContractError, match="another version of task 'push'"):
         PolicyRuntime(make_bundle("a", made_for=changed), task)
     other = Task.model_validate({**data, "name": "lift"})
-    with pytest.raises(ContractError, match="trained for task 'lift'"):
+    with pytest.raises(ContractError, match="trained for task 'lift', not 'push': give a"):
         PolicyRuntime(make_bundle("b", made_for=other), task)
 
 

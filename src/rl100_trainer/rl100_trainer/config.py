@@ -232,7 +232,7 @@ def _check_layer(layer: Any, source: str) -> None:
         TrainConfig.model_validate(layer)
     except ValidationError as error:
         if any(problem["type"] != "value_error" for problem in error.errors()):
-            raise ContractError(describe(error, TrainConfig, source)) from None
+            raise ContractError(describe(error, TrainConfig, layer, source)) from None
 
 
 def _read_layer(source: str | Path) -> dict[str, Any]:
