@@ -177,8 +177,7 @@ class Task(StrictModel):
         names = action.get("names") if isinstance(action, dict) else None
         match location:
             case ("limits", _, int(i)) | ("action", "low" | "high", int(i)):
-                known = isinstance(names, list) and i < len(names)
-                return str(names[i]) if known else ""
+                return str(names[i]) if isinstance(names, list) and i < len(names) else ""
         return ""
 
     @model_validator(mode="before")
