@@ -53,8 +53,7 @@ def figures_table(result: dict[str, Any]) -> Table:
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("figure", no_wrap=True)
     for heading in ("value", "95 % interval", "", "n"):
-        justify = "right" if heading else "left"
-        table.add_column(heading, justify=justify, no_wrap=True)
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for figure in result["figures"]:
         unit = "" if figure["unit"] in TELLING_NOTHING else figure["unit"]
         if figure["value"] is None:

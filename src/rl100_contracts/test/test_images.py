@@ -201,7 +201,7 @@ def test_beside_a_cloud_the_newest_image_that_is_not_newer_counts() -> None:
     late = stamps[2] + 2 * PERIOD
     _state(assembler, late)
     assembler.add("points", late, points)
-    with pytest.raises(ObservationError, match="proprioception or the image is missing or more"):
+    with pytest.raises(ObservationError, match=r"on /camera/color/image_raw .* is older"):
         assembler.observe(late)
 
 
