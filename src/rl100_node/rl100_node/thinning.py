@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 # A sentence is not said again within this time, s, and all is well only after it lasted so long, s.
 AGAIN_S, LASTS_S = 5.0, 2.0
+# So many sentences are counted: those with numbers in them are new each time.
+MOST = 50
 
 
 class Thinned:
@@ -32,6 +34,8 @@ class Thinned:
         self._fine, self._text, self._since = fine, text, self._monotonic()
         if not fine:
             since, times = self._times.get(text, (self._since, 0))
+            if len(self._times) >= MOST and text not in self._times:
+                del self._times[next(iter(self._times))]
             self._times[text] = (since, times + 1)
         return self.due()
 

@@ -6,7 +6,7 @@ is said when it has lasted, with the number of times that the problem came.
 
 from __future__ import annotations
 
-from rl100_node.thinning import Thinned
+from rl100_node.thinning import MOST, Thinned
 
 POINTS = "fewer points than the policy expects"
 
@@ -58,6 +58,13 @@ def test_the_same_sentence_is_said_again_after_five_seconds_when_it_is_still_so(
     clock.now += 0.2
     assert log.due() == POINTS
     assert log.due() == ""
+
+
+def test_sentences_that_never_come_again_do_not_pile_up() -> None:
+    log = Thinned(Clock())
+    for number in range(10 * MOST):
+        assert log.changed(f"chunk {number} is late", fine=False)
+    assert len(log._times) == MOST
 
 
 def test_a_problem_that_came_once_ends_without_a_count_and_is_new_after_that() -> None:
