@@ -4,10 +4,6 @@ until it is cleared, that a refusal is one sentence with the command that mends 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +12,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("rl100_msgs")
 
 from geometry_msgs.msg import PoseStamped
+from run_command import rl100_beside
 
 from rl100_node.testing import Graph
 
@@ -29,22 +26,9 @@ def graph() -> Iterator[Graph]:
 
 
 def rl100(graph: Graph, *words: str) -> tuple[int, str]:
-    """Exit status and output of a command; the graph goes on meanwhile."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rl100.cli", *words],
-        env={**os.environ, "ROS_DOMAIN_ID": str(graph.domain)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    end = time.monotonic() + 60.0
-    while process.poll() is None:
-        if time.monotonic() > end:
-            process.kill()
-        graph.spin(0.05)
-    output, _ = process.communicate()
-    assert "Traceback" not in output
-    return process.returncode, output
+    """Exit status and all that a command prints; the graph goes on meanwhile."""
+    code, output, errors = rl100_beside(graph, *words)
+    return code, output + errors
 
 
 def test_a_mode_that_is_unknown_is_one_sentence(graph: Graph) -> None:

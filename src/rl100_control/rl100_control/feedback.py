@@ -97,12 +97,11 @@ class Feedback:
     def _confirmed(self, stamp_ns: int, position: FloatArray) -> bool:
         """Whether enough measurements in a row are where this one is."""
         chain = self._chain
-        if chain is None or self._far(position, chain.position):
+        restarted = chain is not None and chain.stamp_ns - stamp_ns > GAP_NS
+        if chain is None or restarted or self._far(position, chain.position):
             chain = _Chain(stamp_ns, 1, stamp_ns, position)
         elif stamp_ns > chain.stamp_ns:
             chain = _Chain(chain.since_ns, chain.number + 1, stamp_ns, position)
-        elif chain.stamp_ns - stamp_ns > GAP_NS:
-            chain = _Chain(stamp_ns, 1, stamp_ns, position)
         self._chain = chain
         return chain.number >= CONFIRMATIONS and stamp_ns - chain.since_ns >= self._period_ns
 

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from std_msgs.msg import Bool
@@ -30,7 +29,7 @@ from rl100_control.status import StatusReporter
 from rl100_control.tick import MODES, Mode, Tick
 from rl100_msgs.msg import ActionChunk, EpisodeEvent, ExecutedAction, GatewayStatus, RewardEvent
 from rl100_msgs.srv import SetMode
-from rl100_node.executors import call_soon
+from rl100_node.executors import fail_soon
 from rl100_node.lifecycle import AutostartLifecycleNode
 from rl100_node.messages import message_class
 from rl100_node.parameters import declare, declare_lockstep, declare_realtime, declare_task
@@ -108,7 +107,7 @@ class GatewayNode(AutostartLifecycleNode):
             self.subscribe(Bool, "/rl100/deadman", self._on_deadman, command_qos())
         self.serve(SetMode, "/rl100_gateway/set_mode", self._on_set_mode)
         self.serve(Trigger, "/rl100_gateway/arm", self._on_arm)
-        self.every(STATUS_PERIOD_S, self._on_status_timer)
+        self.every(STATUS_PERIOD_S, self._status.on_timer)
         if self._lockstep:
             self._follow_frames()
             self.every(self._look_every_s, self._on_patience)
@@ -148,12 +147,7 @@ class GatewayNode(AutostartLifecycleNode):
         # No tick comes any more, and the last velocity must not go on until the process has ended.
         with suppress(Exception), self._lock:
             self._fall_silent("the control loop failed")
-        call_soon(self, partial(self._end_with, error))
-
-    @staticmethod
-    def _end_with(error: BaseException) -> None:
-        """In the executor's thread: a failure of the loop ends the node."""
-        raise error
+        fail_soon(self, error)
 
     def _follow_frames(self) -> None:
         """Lockstep: no tick ends before its cloud (or image) is there."""
@@ -323,6 +317,3 @@ class GatewayNode(AutostartLifecycleNode):
             self._commands.publish(self._command_of(self._task, tick))
         self._executed.publish(executed_message(self._task, tick))
         self._status.ticked(tick)
-
-    def _on_status_timer(self) -> None:
-        self._status.on_timer()

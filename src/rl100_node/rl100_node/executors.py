@@ -31,7 +31,7 @@ def make_executor(context: Context | None = None, *, awaits: bool = False) -> Ex
     return SingleThreadedExecutor(context=context)
 
 
-_failures: WeakKeyDictionary[Node, Exception] = WeakKeyDictionary()
+_failures: WeakKeyDictionary[Node, BaseException] = WeakKeyDictionary()
 
 
 def call_soon(node: Node, callback: Callable[[], object]) -> None:
@@ -43,13 +43,22 @@ def call_soon(node: Node, callback: Callable[[], object]) -> None:
     def guarded() -> None:
         try:
             callback()
-        except Exception as error:
+        except BaseException as error:
             # A task that raises takes the events executor, and the process, with it.
             _failures[node] = error
 
     executor = node.executor
     if executor is not None:
         executor.create_task(guarded)
+
+
+def fail_soon(node: Node, error: BaseException) -> None:
+    """Have ``run_node`` end with an exception of another thread."""
+
+    def raise_it() -> None:
+        raise error
+
+    call_soon(node, raise_it)
 
 
 def raise_failure(node: Node) -> None:

@@ -19,7 +19,8 @@ from rl100_node.testing import Graph
 class LiveRobot:
     """Publishes observations at the control rate while the test's node spins.
 
-    ``stopped``: streams that are silent; ``shift_ns``: added to every stamp; ``stamps``: so far.
+    ``stopped``: streams that are silent; ``shift_ns``: added to every stamp; ``stamps``: so far;
+    ``place``: of the tool, x and y, m.
     """
 
     def __init__(self, graph: Graph, task: Task) -> None:

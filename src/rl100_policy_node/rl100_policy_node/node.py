@@ -16,7 +16,7 @@ from rl100_contracts.observation import ObservationGap, observed_streams
 from rl100_msgs.msg import ActionChunk, EpisodeEvent, PolicyStatus, PolicyStep
 from rl100_msgs.srv import LoadBundle
 from rl100_node.diagnostics import ERROR, OK, WARN, Diagnostics
-from rl100_node.executors import call_soon
+from rl100_node.executors import call_soon, fail_soon
 from rl100_node.lifecycle import AutostartLifecycleNode
 from rl100_node.messages import message_class
 from rl100_node.parameters import declare, declare_lockstep, declare_realtime, declare_task
@@ -183,12 +183,7 @@ class PolicyNode(AutostartLifecycleNode):
             self._later(self._diagnostics.report, ERROR, str(error))
 
     def _on_failure(self, error: BaseException) -> None:
-        self._later(self._end_with, error)
-
-    @staticmethod
-    def _end_with(error: BaseException) -> None:
-        """In the executor's thread: a failure of the loop ends the node."""
-        raise error
+        fail_soon(self, error)
 
     def _later(self, action: Callable[..., object], *arguments: object) -> None:
         """Have the executor's thread do something, from any other."""
