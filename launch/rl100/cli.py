@@ -10,10 +10,12 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from rl100_contracts.errors import ContractError, Interrupted, fail
 
@@ -49,6 +51,29 @@ ELSEWHERE = {
 }
 
 
+def call(command: Any, arguments: Sequence[str] | None, name: str) -> None:
+    """Run a click command with its arguments (None: the process's); wrong ones give a sentence.
+
+    Raises:
+        ContractError: what is wrong with the arguments.
+        SystemExit: the command asks for an exit status.
+    """
+    try:
+        status = command(args=arguments, prog_name=name, standalone_mode=False)
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
+            print(error.format_message())
+            raise SystemExit(2) from None
+        path = name if context is None else context.command_path
+        said = " ".join(error.format_message().split()).rstrip(".")
+        raise ContractError(
+            f"{path}: {said[:1].lower()}{said[1:]}; {path} --help shows what it takes"
+        ) from None
+    if isinstance(status, int) and status:
+        raise SystemExit(status)
+
+
 def run_elsewhere(command: str, module: str, attribute: str, arguments: list[str]) -> None:
     """Load and run a command that lives in another module.
 
@@ -66,10 +91,10 @@ def run_elsewhere(command: str, module: str, attribute: str, arguments: list[str
     if isinstance(found, typer.Typer):
         # One level above, so that an app with a single command keeps that command's name.
         parent.add_typer(found, name=command)
-        typer.main.get_command(parent)(args=[command, *arguments], prog_name="rl100")
+        call(typer.main.get_command(parent), [command, *arguments], "rl100")
     else:
         parent.command()(found)
-        typer.main.get_command(parent)(args=arguments, prog_name=f"rl100 {command}")
+        call(typer.main.get_command(parent), arguments, f"rl100 {command}")
 
 
 def _mount(command: str, module: str, attribute: str, help_text: str) -> None:
@@ -215,7 +240,7 @@ def main() -> NoReturn:
     """
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # ./rl100 holds Ctrl-C back
-        app(prog_name="rl100")
+        call(typer.main.get_command(app), None, "rl100")
     except SystemExit as end:
         if end.code == 130:  # typer's answer to Ctrl-C, without a word
             fail("interrupted", code=130)
