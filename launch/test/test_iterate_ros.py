@@ -54,7 +54,7 @@ def test_the_run_ends_with_a_bundle(run: Path) -> None:
     assert manifest.parent == load_manifest(run / "il" / "bundle").policy_version
     steps = json.loads((run / "steps.json").read_text())
     assert steps["iteration_1:rollouts"]["env_steps"] > 0
-    assert len(steps["iteration_1:improve"]["verdicts"]) == 1
+    assert len(steps["iteration_1:improvement"]["verdicts"]) == 1
     assert steps["online"]["env_steps"] > 0
 
 

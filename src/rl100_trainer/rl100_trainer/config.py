@@ -166,8 +166,9 @@ class OfflineConfig(StrictModel):
     )
     imitate: Literal["none", "successes", "weighted", "all"] = Field(
         default="weighted",
-        description="what of all data so far the policy is trained anew on before each iteration's "
-        "improvement, behind a trial: all, the successes, all weighted by advantage; none: skip it",
+        description="what of all data so far a policy is trained anew on after each iteration's "
+        "improvement, to win a trial against it: all, the successes, all weighted by advantage; "
+        "none: skip it",
     )
 
 

@@ -113,4 +113,4 @@ def test_all_stages_run_on_a_gpu_and_go_on_after_an_interruption(tmp_path: Path)
         assert run().load("online/policy").normaliser.state_mean.is_cuda
     assert (result.bundle / WEIGHTS).is_file()
     steps = json.loads((tmp_path / "steps.json").read_text())
-    assert len(steps["iteration_1:improve"]["verdicts"]) == 1
+    assert len(steps["iteration_1:improvement"]["verdicts"]) == 1

@@ -298,7 +298,7 @@ def test_every_stage_runs_on_images(pool: EnvironmentPool, tmp_path: Path) -> No
     training(pool, tmp_path).run()
     again = training(pool, tmp_path)
     again.run()  # all is there already
-    assert {"iteration_1:improve", "online"} <= again.steps.keys()
+    assert {"iteration_1:improvement", "online"} <= again.steps.keys()
     assert again.load("online/policy").spec.image_shape == (IMAGE_SIZE, IMAGE_SIZE)
 
 

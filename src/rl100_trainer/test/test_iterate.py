@@ -1,10 +1,10 @@
 """The whole of RL-100 on the smallest task: imitation, gated offline RL, online RL.
 
 Pins: success does not fall from stage to stage and rises in the end; every verdict of the gate and
-of the trial is kept; an improvement starts from what re-training by imitation made, if that passed
-its trial; a run that is interrupted anywhere goes on and ends; a refused candidate
-leaves every tensor as it was; data with one outcome only is refused; another configuration or
-other demonstrations in the same folder are told in one sentence.
+of the trial is kept; an improvement starts from the policy that was rolled out, and what
+re-training by imitation makes must win against it; a run that is interrupted anywhere goes on and
+ends; a refused candidate leaves every tensor as it was; data with one outcome only is refused;
+another configuration or other demonstrations in the same folder are told in one sentence.
 """
 
 from __future__ import annotations
@@ -120,13 +120,13 @@ def test_success_rises_from_stage_to_stage(
     assert rates["online/policy"] >= rates["il/bundle"] + 0.05
     assert one_step >= rates["online/policy"] - 0.05
     steps = json.loads((tmp_path / "steps.json").read_text())
-    verdicts = steps["iteration_1:improve"]["verdicts"]
+    verdicts = steps["iteration_1:improvement"]["verdicts"]
     assert len(verdicts) == 2
     for verdict in verdicts:
         assert {"accepted", "reason", "j_behaviour", "j_candidate", "kl"} <= set(verdict)
     logged = (tmp_path / "iteration_1" / "metrics.jsonl").read_text()
     assert logged.count('"phase": "gate"') == 2
-    assert {"adopted", "candidate_success", "wins"} <= set(steps["iteration_1:trial"])
+    assert {"adopted", "candidate_success", "wins"} <= set(steps["iteration_1:improvement trial"])
 
 
 def test_an_interrupted_run_goes_on(
@@ -150,7 +150,9 @@ def test_an_interrupted_run_goes_on(
         raise AssertionError("never finished")
     assert interrupted >= 3
     steps = json.loads((tmp_path / "steps.json").read_text())
-    assert {"il", "iteration_1:improve", "iteration_1:imitation trial", "online"} <= set(steps)
+    assert {"il", "iteration_1:improvement", "iteration_1:re-training trial", "online"} <= set(
+        steps
+    )
     assert result.bundle == tmp_path / "bundle"
     again = training(pool, demonstrations, tmp_path).run()
     assert again.metrics == result.metrics
@@ -168,38 +170,63 @@ def test_the_same_seed_gives_the_same_policy(
 
 
 class Judged(VectorSource):
-    """Rollouts as ever, but the outcome of the first trial, that of the re-training, is given."""
+    """Rollouts as ever, but whether the candidate of each trial wins is given."""
 
-    better = True
+    wins: Iterator[bool]
+    calls = 0
 
     def evaluate(self, policy: DiffusionPolicy, sampler: Sampler, seeds: Sequence[int]) -> Outcomes:
         outcomes = super().evaluate(policy, sampler, seeds)
-        candidate, self.better = self.better, not self.better
-        return dataclasses.replace(outcomes, success=np.full(len(seeds), candidate))
+        if self.calls % 2 == 0:  # the candidate; the other one comes next
+            self.won = next(self.wins, True)
+        success = self.won == (self.calls % 2 == 0)
+        self.calls += 1
+        return dataclasses.replace(outcomes, success=np.full(len(seeds), success))
 
 
-@pytest.mark.parametrize("better", [True, False])
-def test_improvement_goes_on_from_what_imitation_made(
-    pool: EnvironmentPool, demonstrations: list[EpisodeArrays], tmp_path: Path, better: bool
+@pytest.mark.parametrize(
+    ("improved", "retrained", "kept"),
+    [
+        (True, False, "iteration_1/candidate"),
+        (True, True, "iteration_1/imitate/bundle"),
+        (False, True, "iteration_1/imitate/bundle"),
+        (False, False, "il/bundle"),
+    ],
+)
+def test_the_better_of_improvement_and_retraining_is_kept(
+    pool: EnvironmentPool,
+    demonstrations: list[EpisodeArrays],
+    tmp_path: Path,
+    improved: bool,
+    retrained: bool,
+    kept: str,
 ) -> None:
-    """Where the re-trained policy passes its trial it is what is improved, else the old one is."""
-    run = training(pool, demonstrations, tmp_path, (*TINY, "offline.imitate=successes"))
+    settings = (*TINY, "offline.imitate=successes", "offline.gate=none")
+    run = training(pool, demonstrations, tmp_path, settings)
     run.source = Judged(pool, max_steps=MAX_STEPS, period_ns=PERIOD_NS, discount=DISCOUNT)
-    run.source.better = better
+    run.source.wins = iter((improved, retrained))
     run.run()
-    order = ["rollouts", "critics", "imitate", "imitation trial", "improve", "trial"]
+    order = ["rollouts", "critics", "improvement", "improvement trial"]
+    order += ["re-training", "re-training trial"]
     names = [name for name in run.steps if name.startswith("iteration_")]
     assert names == [f"iteration_1:{step}" for step in order]
-    assert run.steps["iteration_1:imitation trial"]["adopted"] is better
-    # Offline learning leaves the encoder as it is, so it tells where the candidate came from.
-    encoders = [
-        run.load(folder).encoder.state_dict()
-        for folder in ("il/bundle", "iteration_1/imitate/bundle", "iteration_1/candidate")
-    ]
-    old, again, candidate = encoders
-    base = again if better else old
-    assert all(torch.equal(base[name], candidate[name]) for name in base)
-    assert any(not torch.equal(old[name], again[name]) for name in old)
+    assert run.steps["iteration_1:improvement trial"]["adopted"] is improved
+    assert run.steps["iteration_1:re-training trial"]["adopted"] is retrained
+    # Offline learning leaves the encoder as it is, so it tells where a policy came from.
+    old, again, candidate, last = (
+        run.load(folder).state_dict()
+        for folder in (
+            "il/bundle",
+            "iteration_1/imitate/bundle",
+            "iteration_1/candidate",
+            "offline",
+        )
+    )
+    encoder = [name for name in old if name.startswith("encoder.")]
+    assert all(torch.equal(old[name], candidate[name]) for name in encoder)
+    assert any(not torch.equal(old[name], again[name]) for name in encoder)
+    wanted = run.load(kept).state_dict()
+    assert all(torch.equal(wanted[name], last[name]) for name in last)
 
 
 def test_folders_are_not_mixed_up(

@@ -212,10 +212,20 @@ class Fixed:
 
 
 @pytest.mark.parametrize(
-    ("wins", "losses", "adopted"),
-    [(30, 2, True), (2, 30, False), (10, 10, True), (4, 12, False)],
+    ("wins", "losses", "judged", "adopted"),
+    [
+        (30, 2, True, True),
+        (2, 30, True, False),
+        (10, 10, True, True),
+        (4, 12, True, False),
+        (30, 2, False, True),
+        (11, 10, False, True),
+        (10, 10, False, False),  # nothing has judged it, so it must win
+    ],
 )
-def test_a_trial_adopts_what_holds_its_ground(wins: int, losses: int, adopted: bool) -> None:
+def test_a_trial_adopts_what_holds_its_ground(
+    wins: int, losses: int, judged: bool, adopted: bool
+) -> None:
     candidate, behaviour, count = object(), object(), 100
     ours = [i < wins for i in range(count)]
     theirs = [wins <= i < wins + losses for i in range(count)]
@@ -226,6 +236,6 @@ def test_a_trial_adopts_what_holds_its_ground(wins: int, losses: int, adopted: b
             id(behaviour): [theirs[i] for i in order],
         }
     )
-    trial = try_out(fixed, candidate, behaviour, range(count))  # type: ignore[arg-type]
+    trial = try_out(fixed, candidate, behaviour, range(count), judged=judged)  # type: ignore[arg-type]
     assert trial.adopted is adopted
     assert trial.env_steps > 0

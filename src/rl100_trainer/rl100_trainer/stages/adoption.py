@@ -48,14 +48,18 @@ def try_out(
     behaviour: DiffusionPolicy,
     seeds: Sequence[int],
     on_pair: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    judged: bool = True,
 ) -> Adoption:
     """Run both policies from the same starts until a sequential test has a verdict.
 
-    The candidate is adopted if it is better; without a verdict, if it won as often as it lost.
+    The candidate is adopted if it is better; without a verdict, if it won as often as it lost, or,
+    where nothing has ``judged`` it before, more often.
 
     Args:
         seeds: at most so many pairs; where starts cannot be chosen, the pairs are by order.
         on_pair: told how many pairs are done, of how many at most; may raise to stop.
+        judged: whether the gate has let the candidate pass.
     """
     test = SequentialTest(limit=len(seeds))
     wins, losses, steps, done = 0, 0, 0, 0
@@ -68,7 +72,8 @@ def try_out(
             test.update(ours, theirs)
         wins, losses = wins + int(new.success.sum()), losses + int(old.success.sum())
         steps, done = steps + int(new.steps.sum() + old.steps.sum()), done + len(some)
-    return Adoption(test.adopt(), wins / done, losses / done, steps, test.as_dict())
+    adopted = test.adopt() and (judged or test.wins > test.losses)
+    return Adoption(adopted, wins / done, losses / done, steps, test.as_dict())
 
 
 def trial_result(
@@ -78,16 +83,17 @@ def trial_result(
     seeds: Sequence[int],
     on_pair: Callable[[int, int], None],
     *,
-    untried: bool,
+    judged: bool,
 ) -> dict[str, float | str | bool]:
     """A trial where there is something to try, as a step's result.
 
     Args:
-        untried: whether the candidate is adopted where no trial was asked for: no seeds.
+        judged: whether the gate has let the candidate pass; where no trial was asked for (no
+            seeds), that decides.
     """
     if len(seeds) == 0:
-        return {"adopted": untried, "verdict": "no trial was asked for", "env_steps": 0}
+        return {"adopted": judged, "verdict": "no trial was asked for", "env_steps": 0}
     ours, theirs = candidate.state_dict(), behaviour.state_dict()
     if all(torch.equal(ours[name], theirs[name]) for name in ours):
         return {"adopted": False, "verdict": "nothing to try: no change", "env_steps": 0}
-    return try_out(source, candidate, behaviour, seeds, on_pair).as_dict()
+    return try_out(source, candidate, behaviour, seeds, on_pair, judged=judged).as_dict()

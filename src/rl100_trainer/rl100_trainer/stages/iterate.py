@@ -1,4 +1,4 @@
-"""The driver of RL-100: imitate; M times roll out, imitate again and improve; learn online.
+"""The driver of RL-100: imitate; M times roll out, improve and imitate again; learn online.
 
 Every step leaves its result in a folder of its own and a line in ``steps.json``, so that a run goes
 on after any interruption with the step that was cut off. A policy takes its predecessor's place
@@ -6,7 +6,7 @@ only after the gate and a trial in the real task; else the predecessor stays, bi
 
     <run>/il/                    imitation of the demonstrations
     <run>/iteration_1/           rollouts.npz, critics, verdicts, candidate of the improvement
-    <run>/iteration_1/imitate/   re-training by imitation, which the improvement starts from
+    <run>/iteration_1/imitate/   re-training by imitation, which must win against the improvement
     <run>/online/                checkpoint, curve
     <run>/bundle                 what is deployed
 """
@@ -191,25 +191,29 @@ class IterativeTraining:
     # --- one offline iteration
 
     def _iteration(self, number: int, behaviour: DiffusionPolicy) -> DiffusionPolicy:
-        """Imitation takes up what the new data hold; reinforcement learning goes on from there."""
+        """Improve the policy that has just been rolled out; what imitation makes of it must win.
+
+        The critics know best what the newest rollouts did, so the improvement starts from the
+        policy that made them and not from one that has been re-trained since.
+        """
         name = f"iteration_{number}"
         self._steps.do(f"{name}:rollouts", lambda folder: self._roll_out(folder, number, behaviour))
         data = cache(lambda: self.episodes(number))  # only if a step is still to be done
         self._steps.do(
             f"{name}:critics", lambda folder: self._fit_critics(folder, number, behaviour, data())
         )
-        start = behaviour
-        if self.config.offline.imitate != "none" and self.config.offline.check_episodes:
-            self._steps.do(
-                f"{name}:imitate", lambda folder: self._reimitate(folder, behaviour, data())
-            )
-            again = self.load(f"{name}/imitate/bundle")
-            start = self._adopted(f"{name}:imitation trial", number, RETRAINING, again, start)
         self._steps.do(
-            f"{name}:improve", lambda folder: self._improve(folder, number, start, data())
+            f"{name}:improvement", lambda folder: self._improve(folder, number, behaviour, data())
         )
         candidate = self.load(f"{name}/candidate")
-        return self._adopted(f"{name}:trial", number, IMPROVEMENT, candidate, start)
+        best = self._adopted(f"{name}:improvement trial", number, IMPROVEMENT, candidate, behaviour)
+        if self.config.offline.imitate == "none" or not self.config.offline.check_episodes:
+            return best
+        self._steps.do(
+            f"{name}:re-training", lambda folder: self._reimitate(folder, behaviour, data())
+        )
+        again = self.load(f"{name}/imitate/bundle")
+        return self._adopted(f"{name}:re-training trial", number, RETRAINING, again, best)
 
     def _adopted(
         self,
@@ -303,7 +307,7 @@ class IterativeTraining:
             self._seeds(base, number, self.config.offline.check_episodes),
             lambda done, total: self._on_step("trial", done, total, float("nan")),
             # The gate has judged an improvement; nothing has judged a re-training.
-            untried=which == IMPROVEMENT,
+            judged=which == IMPROVEMENT,
         )
 
     def _reimitate(
