@@ -201,7 +201,8 @@ def test_the_better_of_improvement_and_retraining_is_kept(
     retrained: bool,
     kept: str,
 ) -> None:
-    settings = (*TINY, "offline.imitate=successes", "offline.gate=none")
+    more = "offline.imitate=successes", "offline.gate=none", "offline.check_episodes=12"
+    settings = (*TINY, *more)
     run = training(pool, demonstrations, tmp_path, settings)
     run.source = Judged(pool, max_steps=MAX_STEPS, period_ns=PERIOD_NS, discount=DISCOUNT)
     run.source.wins = iter((improved, retrained))
