@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -61,15 +61,16 @@ from rl100_trainer.stages.runs import (
     open_run,
     save_policy,
 )
+from rl100_trainer.stages.start_states import choice_starts, rollout_starts, trial_starts
 from rl100_trainer.stages.steps import Result, Steps
 
 ROLLOUTS = "rollouts.npz"
-# Start states of each purpose, apart from each other and from those of the demonstrations.
-ROLLOUT_SEEDS, TRIAL_SEEDS, CHOICE_SEEDS = 3_000_000, 4_000_000, 5_000_000
-SEEDS_OF_AN_ITERATION = 10_000
+CANDIDATES = "candidate", "candidate_2"  # folder of each improvement of an iteration
 FEWEST_CHOICE_EPISODES = 5
 CONFIRM = 3  # times as many start states confirm the end of the online stage as choose its best
-IMPROVEMENT, RETRAINING = 0, 1  # what a trial is of
+SEEDS_OF_A_RUN = 1000
+RETRAINING = 2  # the trial of an iteration that is of a re-training; those before, of improvements
+IMPROVEMENTS = len(CANDIDATES)  # at most: another one only after one that passed its trial
 
 
 class IterativeTraining:
@@ -194,7 +195,8 @@ class IterativeTraining:
         """Improve the policy that has just been rolled out; what imitation makes of it must win.
 
         The critics know best what the newest rollouts did, so the improvement starts from the
-        policy that made them and not from one that has been re-trained since.
+        policy that made them and not from one that has been re-trained since. How far they can be
+        trusted is for the trials to say: another improvement follows one that was adopted.
         """
         name = f"iteration_{number}"
         self._steps.do(f"{name}:rollouts", lambda folder: self._roll_out(folder, number, behaviour))
@@ -202,11 +204,12 @@ class IterativeTraining:
         self._steps.do(
             f"{name}:critics", lambda folder: self._fit_critics(folder, number, behaviour, data())
         )
-        self._steps.do(
-            f"{name}:improvement", lambda folder: self._improve(folder, number, behaviour, data())
-        )
-        candidate = self.load(f"{name}/candidate")
-        best = self._adopted(f"{name}:improvement trial", number, IMPROVEMENT, candidate, behaviour)
+        best = behaviour
+        for which in range(IMPROVEMENTS if self.config.offline.check_episodes else 1):
+            improved = self._improved(number, which, best, data)
+            if improved is best:
+                break
+            best = improved
         if self.config.offline.imitate == "none" or not self.config.offline.check_episodes:
             return best
         self._steps.do(
@@ -214,6 +217,24 @@ class IterativeTraining:
         )
         again = self.load(f"{name}/imitate/bundle")
         return self._adopted(f"{name}:re-training trial", number, RETRAINING, again, best)
+
+    def _improved(
+        self,
+        number: int,
+        which: int,
+        behaviour: DiffusionPolicy,
+        data: Callable[[], list[EpisodeArrays]],
+    ) -> DiffusionPolicy:
+        """The policy after another improvement, if that passes its trial, else ``behaviour``."""
+        name, ending = f"iteration_{number}", f" {which + 1}" if which else ""
+        self._steps.do(
+            f"{name}:improvement{ending}",
+            lambda folder: self._improve(folder, number, which, behaviour, data()),
+        )
+        candidate = self.load(f"{name}/{CANDIDATES[which]}")
+        return self._adopted(
+            f"{name}:improvement{ending} trial", number, which, candidate, behaviour
+        )
 
     def _adopted(
         self,
@@ -234,12 +255,11 @@ class IterativeTraining:
             merged += load_episodes(self.run_folder / f"iteration_{iteration}" / ROLLOUTS)
         return merged
 
-    def _seeds(self, base: int, number: int, count: int) -> range:
-        first = base + (self.config.run.seed * 100 + number) * SEEDS_OF_AN_ITERATION
-        return range(first, first + count)
+    def _rollout_starts(self, number: int) -> range:
+        return rollout_starts(self.config.run.seed, number, self.config.offline.rollouts)
 
     def _roll_out(self, folder: Path, number: int, policy: DiffusionPolicy) -> Result:
-        seeds = self._seeds(ROLLOUT_SEEDS, number, self.config.offline.rollouts)
+        seeds = self._rollout_starts(number)
         before = self.source.env_steps
         self._on_step("roll out", 0, len(seeds), float("nan"))
         episodes = self.source.collect(policy, seeds)
@@ -255,7 +275,7 @@ class IterativeTraining:
         return data.to(self.device)
 
     def _seed(self, number: int) -> int:
-        return self.config.run.seed * 1000 + number
+        return self.config.run.seed * SEEDS_OF_A_RUN + number
 
     def _fit_critics(
         self, folder: Path, number: int, policy: DiffusionPolicy, episodes: list[EpisodeArrays]
@@ -272,42 +292,48 @@ class IterativeTraining:
                 policy,
                 critics,
                 load_episodes(folder / ROLLOUTS),
-                self._seeds(ROLLOUT_SEEDS, number, self.config.offline.rollouts),
+                self._rollout_starts(number),
                 self.task.max_steps,
                 seed=seed,
             ).as_dict()
         return result
 
     def _improve(
-        self, folder: Path, number: int, policy: DiffusionPolicy, episodes: list[EpisodeArrays]
+        self,
+        folder: Path,
+        number: int,
+        which: int,
+        policy: DiffusionPolicy,
+        episodes: list[EpisodeArrays],
     ) -> Result:
-        candidate, seed = copy.deepcopy(policy), self._seed(number)
+        candidate, seed = copy.deepcopy(policy), self._seed(number) + which * SEEDS_OF_A_RUN // 2
         critics = load_critics(folder, candidate, self.config, seed=seed)
+        own = folder / CANDIDATES[which]
+        own.mkdir(exist_ok=True)
         done = improve(
             candidate,
             critics,
             self.config,
             self.task,
             episodes,
-            folder,
+            own,
             seed=seed,
             on_step=self._on_step,
         )
-        self._save(folder / "candidate", candidate)
+        self._save(own, candidate)
         return {"judge": done.logs, "verdicts": done.verdicts}
 
     def _trial(
         self, number: int, which: int, candidate: DiffusionPolicy, behaviour: DiffusionPolicy
     ) -> Result:
-        base = TRIAL_SEEDS + which * SEEDS_OF_AN_ITERATION // 2
         return trial_result(
             self.source,
             candidate,
             behaviour,
-            self._seeds(base, number, self.config.offline.check_episodes),
+            trial_starts(self.config.run.seed, number, which, self.config.offline.check_episodes),
             lambda done, total: self._on_step("trial", done, total, float("nan")),
             # The gate has judged an improvement; nothing has judged a re-training.
-            judged=which == IMPROVEMENT,
+            judged=which != RETRAINING,
         )
 
     def _reimitate(
@@ -394,7 +420,7 @@ class IterativeTraining:
 
     def _choice_seeds(self) -> range:
         count = max(FEWEST_CHOICE_EPISODES, self.config.offline.check_episodes)
-        return self._seeds(CHOICE_SEEDS, 0, count)
+        return choice_starts(self.config.run.seed, count)
 
     def _export(self, policy: DiffusionPolicy) -> TrainedPolicy:
         data = self.transitions(self.demonstrations)
