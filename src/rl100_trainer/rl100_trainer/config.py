@@ -152,7 +152,7 @@ class OfflineConfig(StrictModel):
         default=2, description="M: roll out, merge, improve; 0: no offline stage"
     )
     rollouts: Count = Field(default=200, description="episodes that each iteration adds")
-    phases: Count = Field(default=2, description="gated improvements in one iteration")
+    phases: Count = Field(default=2, description="gated phases between two trials")
     steps: Count = Field(default=100, description="optimiser steps of one phase")
     learning_rate: Rate = Field(default=3e-5, description="Adam, of the denoiser")
     gate: Literal["paired", "margin", "both", "none"] = Field(
