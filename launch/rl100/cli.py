@@ -74,8 +74,8 @@ def call(command: Any, arguments: Sequence[str] | None, name: str) -> None:
         raise SystemExit(status)
 
 
-def run_elsewhere(command: str, module: str, attribute: str, arguments: list[str]) -> None:
-    """Load and run a command that lives in another module.
+def command_elsewhere(command: str, module: str, attribute: str) -> Any:
+    """The click command, or group of commands, that lives in another module.
 
     Raises:
         ContractError: a module that the command needs is not there.
@@ -88,13 +88,18 @@ def run_elsewhere(command: str, module: str, attribute: str, arguments: list[str
             "run make setup, and start through ./rl100"
         ) from error
     parent = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    if isinstance(found, typer.Typer):
-        # One level above, so that an app with a single command keeps that command's name.
-        parent.add_typer(found, name=command)
-        call(typer.main.get_command(parent), [command, *arguments], "rl100")
-    else:
+    if not isinstance(found, typer.Typer):
         parent.command()(found)
-        call(typer.main.get_command(parent), arguments, f"rl100 {command}")
+        return typer.main.get_command(parent)
+    # By way of a parent, so that an app with a single command keeps that command's name.
+    parent.add_typer(found, name=command)
+    group: Any = typer.main.get_command(parent)
+    return group.commands[command]
+
+
+def run_elsewhere(command: str, module: str, attribute: str, arguments: list[str]) -> None:
+    """Load and run a command that lives in another module; raises as the two functions above."""
+    call(command_elsewhere(command, module, attribute), arguments, f"rl100 {command}")
 
 
 def _mount(command: str, module: str, attribute: str, help_text: str) -> None:

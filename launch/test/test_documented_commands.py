@@ -6,7 +6,6 @@ of ``--set``. A command without placeholders must parse as a whole, so that its 
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import re
 import shlex
@@ -15,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import typer.main
 
 from rl100.bench.command import bench_named
 from rl100.bench.overrides import with_overrides
 from rl100.bench.perception.run import FULL as PERCEPTION
 from rl100.bench.policy.plan import plan_of
-from rl100.cli import ELSEWHERE, app
+from rl100.cli import ELSEWHERE, app, command_elsewhere
 from rl100.systems import parse_assignments, system_named
 from rl100_trainer.config import load_config
 
@@ -56,17 +54,9 @@ def _command(name: str) -> Any:
     """The command, or the group of commands, that ``rl100 NAME`` runs."""
     if name in ELSEWHERE:
         module, attribute, _ = ELSEWHERE[name]
-        target = getattr(importlib.import_module(module), attribute)
-        parent = typer.Typer()
-        if isinstance(target, typer.Typer):
-            parent.add_typer(target, name=name)
-        else:
-            parent.command(name)(target)
-            parent.callback()(lambda: None)  # without it, a single command has no name
-    else:
-        parent = app
-    group = typer.main.get_command(parent)
-    return group.commands.get(name)  # type: ignore[attr-defined]
+        return command_elsewhere(name, module, attribute)
+    group: Any = typer.main.get_command(app)
+    return group.commands.get(name)
 
 
 def _check_words(command: Any, name: str, words: list[str]) -> None:

@@ -72,7 +72,7 @@ def try_out(
             test.update(ours, theirs)
         wins, losses = wins + int(new.success.sum()), losses + int(old.success.sum())
         steps, done = steps + int(new.steps.sum() + old.steps.sum()), done + len(some)
-    adopted = test.adopt() and (judged or test.verdict == "better")
+    adopted = test.adopt() if judged else test.verdict == "better"
     return Adoption(adopted, wins / done, losses / done, steps, test.as_dict())
 
 

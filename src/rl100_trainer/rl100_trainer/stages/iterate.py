@@ -69,8 +69,8 @@ CANDIDATES = "candidate", "candidate_2"  # folder of each improvement of an iter
 FEWEST_CHOICE_EPISODES = 5
 CONFIRM = 3  # times as many start states confirm the end of the online stage as choose its best
 SEEDS_OF_A_RUN = 1000
-RETRAINING = 2  # the trial of an iteration that is of a re-training; those before, of improvements
 IMPROVEMENTS = len(CANDIDATES)  # at most: another one only after one that passed its trial
+RETRAINING = IMPROVEMENTS  # number of a re-training's trial, after those of the improvements
 
 
 class IterativeTraining:

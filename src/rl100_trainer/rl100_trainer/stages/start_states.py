@@ -1,4 +1,7 @@
-"""Which start states each part of a run takes: no two the same, nor those of demonstrations."""
+"""Which start states each part of a run takes: no two the same, nor those of demonstrations.
+
+That holds while a part of an iteration takes no more than its share of ``OF_AN_ITERATION``.
+"""
 
 from __future__ import annotations
 
