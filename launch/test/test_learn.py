@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rl100.bench import learn
+from rl100.bench import learn, learning_seeds
 from rl100.bench.frame import Options
 from rl100.learning import DEMONSTRATION_SEEDS
 from rl100.problems import problem_named
@@ -99,7 +99,7 @@ def test_a_mistake_does_not_take_the_folder(tmp_path: Path) -> None:
 
 def test_seeds_that_would_learn_from_the_evaluation_are_refused(tmp_path: Path) -> None:
     demonstrated = 100 * DEMONSTRATION_SEEDS
-    assert demonstrated == learn.FRESH_SEEDS
+    assert demonstrated == learning_seeds.FRESH_SEEDS
     with pytest.raises(ContractError, match="seeds are 0 to 99"):
         learn.run(Options(seeds=2, first_seed=99, folder=tmp_path))
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rl100.bench import learn, loop_basics
+from rl100.bench import gate, learn, loop_basics
 from rl100.bench.frame import Bench, Options, report
 from rl100.bench.perception import run as perception
 from rl100.bench.policy import run as policy
@@ -20,7 +20,8 @@ DEFAULTS = Options()
 # In the table only what a number needs; with all of it lines would be cut at 80 columns.
 TELLING_NOTHING = ("fraction", "count", "0 or 1")
 BENCHES: dict[str, Bench] = {
-    bench.name: bench for bench in (loop_basics.BENCH, learn.BENCH, policy.BENCH, perception.BENCH)
+    bench.name: bench
+    for bench in (loop_basics.BENCH, learn.BENCH, gate.BENCH, policy.BENCH, perception.BENCH)
 }
 
 

@@ -47,8 +47,7 @@ class IterativeTraining(TrainingRun):
 
     def run(self) -> TrainedPolicy:
         """All stages of the configured algorithm; returns the final policy."""
-        self.journal.do("il", self._imitate)
-        policy = self.load("il/bundle")
+        policy = self.imitated()
         for number in range(1, self.iterations + 1):
             policy = OfflineIteration(self, number, policy).run()
         if self.iterations:
@@ -64,6 +63,11 @@ class IterativeTraining(TrainingRun):
         if not (self.run_folder / "bundle").exists():
             return self._export(final)
         return load_result(self.run_folder / "bundle")
+
+    def imitated(self) -> DiffusionPolicy:
+        """The policy that imitates the demonstrations, trained unless the run has it already."""
+        self.journal.do("il", self._imitate)
+        return self.load("il/bundle")
 
     def _save_once(self, name: str, policy: DiffusionPolicy) -> None:
         """The policy that the offline stage ends with, for whoever compares."""
