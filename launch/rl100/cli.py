@@ -10,14 +10,13 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.exceptions import TyperException
 
 from rl100_contracts.errors import ContractError, Interrupted, fail
+from rl100_trainer.command import call
 
 TRACEBACK_VARIABLE = "RL100_TRACEBACK"
 
@@ -49,29 +48,6 @@ ELSEWHERE = {
     "status": ("rl100.status_cli", "status", "Show what runs, and how well."),
     "eval": ("rl100.eval_cli", "evaluate", "Evaluate a policy bundle in the simulator."),
 }
-
-
-def call(command: Any, arguments: Sequence[str] | None, name: str) -> None:
-    """Run a click command with its arguments (None: the process's); wrong ones give a sentence.
-
-    Raises:
-        ContractError: what is wrong with the arguments.
-        SystemExit: the command asks for an exit status.
-    """
-    try:
-        status = command(args=arguments, prog_name=name, standalone_mode=False)
-    except TyperException as error:
-        context = getattr(error, "ctx", None)
-        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
-            print(error.format_message())
-            raise SystemExit(2) from None
-        path = name if context is None else context.command_path
-        said = " ".join(error.format_message().split()).rstrip(".")
-        raise ContractError(
-            f"{path}: {said[:1].lower()}{said[1:]}; {path} --help shows what it takes"
-        ) from None
-    if isinstance(status, int) and status:
-        raise SystemExit(status)
 
 
 def command_elsewhere(command: str, module: str, attribute: str) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from rl100_contracts.errors import run_main
+from rl100_trainer.command import call
 from rl100_trainer.console import progress_bars, progress_lines
 
 if TYPE_CHECKING:
@@ -198,4 +199,4 @@ def explain_config() -> None:
 
 def main() -> NoReturn:
     """The console command ``train``."""
-    run_main(lambda: app(prog_name="train"))
+    run_main(lambda: call(typer.main.get_command(app), None, "train"))

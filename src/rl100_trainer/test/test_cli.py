@@ -19,6 +19,7 @@ from rl100_contracts.bundle import verify_bundle
 from rl100_contracts.loading import write_text_atomic
 from rl100_contracts.task import Task
 from rl100_trainer.child import Outcome, TrainingProcess, training_command
+from rl100_trainer.cli import main
 
 _spec = importlib.util.spec_from_file_location("trainer_bags", Path(__file__).parent / "bags.py")
 assert _spec is not None and _spec.loader is not None
@@ -82,6 +83,23 @@ def test_mistakes_are_one_sentence(
     done = subprocess.run(command(prepared, override), capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(["il", "--dat", "x"], "--data"), (["ill"], "Did you mean 'il'")]
+)
+def test_wrong_words_are_one_sentence(
+    words: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    told = capsys.readouterr().err.strip()
+    assert end.value.code == 2
+    assert said in told and told.startswith("error: train") and len(told.splitlines()) == 1
 
 
 @pytest.mark.slow
