@@ -36,7 +36,7 @@ def settings_of(
     """
     if any(text.partition("=")[0].strip() in ("seed", "run.seed") for text in overrides):
         raise ContractError("override 'run.seed': give the seed with --seed (bench: --seeds)")
-    return load_config(source, [*problem.overrides, *overrides, f"run.seed={seed}"])
+    return load_config(source, [*overrides, f"run.seed={seed}"], task_overrides=problem.overrides)
 
 
 def demonstrations_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from rl100_trainer.data.bags import read_episode
 from rl100_trainer.data.dataset import EpisodeArrays
 from rl100_trainer.learning_task import LearningTask
 from rl100_trainer.networks.policy import DiffusionPolicy
-from rl100_trainer.rollouts.source import Outcomes, Sampler
+from rl100_trainer.rollouts.source import OnEpisodes, Outcomes, Sampler, ignore_episodes
 from rl100_trainer.rollouts.trajectory import Trajectory, trajectory_of_episode
 from rl100_trainer.stages.runs import save_policy
 
@@ -74,12 +75,20 @@ class RosSource:
         self._pushed = {name: value.clone() for name, value in weights.items()}
 
     def _run(
-        self, policy: DiffusionPolicy, sampler: Sampler, seeds: Sequence[int], record: bool
+        self,
+        policy: DiffusionPolicy,
+        sampler: Sampler,
+        seeds: Sequence[int],
+        record: bool,
+        on_episodes: OnEpisodes = ignore_episodes,
     ) -> list[EpisodeResult]:
         self._push(policy)
         self._session.set_parameters("rl100_policy", sampler=sampler, stochastic=record)
         self._session.set_mode("policy")
-        return self._session.run_episodes(seeds, record=record)
+        ended = itertools.count(1)
+        return self._session.run_episodes(
+            seeds, record=record, on_result=lambda _: on_episodes(next(ended))
+        )
 
     def evaluate(self, policy: DiffusionPolicy, sampler: Sampler, seeds: Sequence[int]) -> Outcomes:
         """One episode for each seed, as deployed."""
@@ -89,9 +98,14 @@ class RosSource:
             np.array([r.steps for r in results], dtype=np.int64),
         )
 
-    def collect(self, policy: DiffusionPolicy, seeds: Sequence[int]) -> list[EpisodeArrays]:
+    def collect(
+        self,
+        policy: DiffusionPolicy,
+        seeds: Sequence[int],
+        on_episodes: OnEpisodes = ignore_episodes,
+    ) -> list[EpisodeArrays]:
         """One recorded episode for each seed with the stochastic K-step chain."""
-        results = self._run(policy, "k_step", seeds, True)
+        results = self._run(policy, "k_step", seeds, True, on_episodes)
         episodes = [read_episode(Path(r.path), self._contract) for r in results]
         self.env_steps += sum(len(episode) for episode in episodes)
         return episodes

@@ -85,15 +85,27 @@ def test_a_run_is_measured_once_and_shared_with_the_other_benchmark(
     with monkeypatch.context() as patch:
         patch.setattr(gate, "opened", never)
         assert gate.run(options) == first
+    (run / gate.RESULT).unlink()  # interrupted at the very end: nothing is done again
+    with monkeypatch.context() as patch:
+        patch.setattr("rl100_trainer.stages.improvement.improve", never)
+        patch.setattr("rl100_trainer.stages.improvement.fit_critics", never)
+        patch.setattr("rl100_trainer.stages.adoption.trial_result", never)
+        assert gate.run(options) == first
     check_request("reach", run, options)  # the benchmark learn takes this run for its own
     with pytest.raises(ContractError, match="another task or configuration"):
         check_request("reach", run, replace(options, overrides=()))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "override", ["run.algorithm=dppo", "offline.iterations=0", "offline.check_episodes=0"]
+    "override",
+    [
+        "run.algorithm=dppo",
+        "offline.iterations=0",
+        "offline.check_episodes=0",
+        "offline.gate=none",
+    ],
 )
 def test_a_run_without_gated_improvements_is_told(tmp_path: Path, override: str) -> None:
-    with pytest.raises(ContractError, match="needs an offline stage with trials"):
+    with pytest.raises(ContractError, match="needs an offline stage with gate and trials"):
         gate.run(Options(quick=True, overrides=(*TINY, override), folder=tmp_path))
+    assert list(tmp_path.iterdir()) == []  # the right command can have the folder

@@ -8,6 +8,7 @@ serves the stages of `rl100 train`, offline and online, as a lab would call them
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -87,6 +88,17 @@ def test_recorded_rollouts_serve_an_online_update(run: Path, tmp_path: Path) -> 
     assert manifest.parent == load_manifest(pushed).policy_version
     assert manifest.metrics["recomputed_difference"] < 1e-3
     assert (tmp_path / "next" / "learner.safetensors").is_file()
+
+
+def test_other_denoising_steps_than_recorded_are_told(run: Path, tmp_path: Path) -> None:
+    previous = tmp_path / "previous"
+    previous.mkdir()
+    pushed = run / "ros" / "bundles" / "push_0001"
+    (previous / "bundle").symlink_to(pushed, target_is_directory=True)
+    request = stage("online", run, tmp_path / "next", "diffusion.steps=3")
+    request = dataclasses.replace(request, previous=previous)
+    with pytest.raises(ContractError, match=r"diffusion\.steps is 3, but the rollouts"):
+        run_stage(request, ignore_progress)
 
 
 def test_online_learning_wants_rollouts_of_its_own_policy(run: Path, tmp_path: Path) -> None:

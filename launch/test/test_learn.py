@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rl100.bench import learn, learning_seeds
 from rl100.bench.frame import Options
@@ -91,10 +92,13 @@ def test_a_baseline_has_only_what_it_does(tmp_path: Path) -> None:
 
 
 def test_a_mistake_does_not_take_the_folder(tmp_path: Path) -> None:
-    options = Options(quick=True, overrides=("critic.step=11",), folder=tmp_path)
-    with pytest.raises(ContractError, match="did you mean 'steps'"):
-        learn.run(options)
-    assert not list(tmp_path.rglob("*.json"))
+    mistakes = {"critic.step=11": "did you mean 'steps'", "model.horizon=1": "is below the"}
+    if not torch.cuda.is_available():
+        mistakes["run.device=cuda"] = "use run.device=cpu"
+    for override, words in mistakes.items():
+        with pytest.raises(ContractError, match=words):
+            learn.run(Options(quick=True, overrides=(override,), folder=tmp_path))
+        assert not list(tmp_path.rglob("*.json"))
 
 
 def test_seeds_that_would_learn_from_the_evaluation_are_refused(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from rl100.learning import Learning
     from rl100_trainer.config import TrainConfig
     from rl100_trainer.networks.policy import DiffusionPolicy
-    from rl100_trainer.rl.critic_training import OfflineCritics
 
-RESULT = "gate.json"
+RESULT, FOLDER = "gate.json", "gate"
+POOR_CRITICS = "poor_critics"
 CriticsKind = Literal["good", "poor"]
 KINDS: tuple[CriticsKind, ...] = ("good", "poor")
 TRIAL_SEEDS = 2_000_000  # start states of the trials
@@ -37,30 +37,36 @@ POOR_STEPS = 4  # part of the optimiser steps that poor critics have
 def gate_seed(task: str, seed: int, run: Path, options: Options) -> dict[str, Any]:
     """Everything that one seed gave; measured once and kept in its run's folder."""
     if not (run / RESULT).is_file():
-        with opened(task, seed, run, options) as learning:
+        with opened(task, seed, run, options, _check) as learning:
             write_json_atomic(run / RESULT, _Gated(learning, fresh_starts(options)).measure())
     return dict(json.loads(read_text(run / RESULT)))
 
 
+def _check(config: TrainConfig) -> None:
+    offline = config.offline
+    wanted = offline.iterations and offline.check_episodes and offline.gate != "none"
+    if config.run.algorithm != "rl100" or not wanted:
+        raise ContractError(
+            "the benchmark gate needs an offline stage with gate and trials: leave run.algorithm, "
+            "offline.iterations, offline.check_episodes and offline.gate as they are"
+        )
+
+
 class _Gated:
-    """The measurements on one run."""
+    """The measurements on one run; each is done once, however often they are interrupted."""
 
     def __init__(self, learning: Learning, seeds: Sequence[int]) -> None:
         from rl100_trainer.stages.offline_iteration import OfflineIteration
+        from rl100_trainer.stages.steps import Steps
 
-        config = learning.config
-        if learning.training.iterations < 1 or not config.offline.check_episodes:
-            raise ContractError(
-                "the benchmark gate needs an offline stage with trials: leave run.algorithm, "
-                "offline.iterations and offline.check_episodes as they are"
-            )
-        self._learning, self._seeds = learning, seeds
+        self._learning, self._training, self._seeds = learning, learning.training, seeds
         behaviour = learning.training.imitated()
         self._iteration = OfflineIteration(learning.training, 1, behaviour)
         self._iteration.prepare()
+        self._journal = Steps(learning.run / FOLDER, learning.training.data_fingerprint)
 
     def measure(self) -> dict[str, Any]:
-        before = self._successes(self._iteration.behaviour)
+        before = self._successes("before", self._iteration.behaviour)
         result: dict[str, Any] = {
             "task": self._learning.problem.name,
             "seed": self._learning.config.run.seed,
@@ -68,12 +74,15 @@ class _Gated:
             "behaviour": before,
         }
         for kind in KINDS:
-            gated, verdicts = self._phases(kind, gate=True)
-            after = self._successes(gated)
+            verdicts = self._phases(kind, gate=True)
+            gated = self._candidate(kind, gate=True)
+            after = self._successes(f"{kind}_with", gated)
             refused = sum(not verdict["accepted"] for verdict in verdicts)
-            # Where the gate let everything pass it has changed nothing, bit for bit.
-            free = self._successes(self._phases(kind, gate=False)[0]) if refused else after
-            trial = self._trial(gated)
+            free = after  # where the gate let everything pass it has changed nothing, bit for bit
+            if refused:
+                self._phases(kind, gate=False)
+                free = self._successes(f"{kind}_without", self._candidate(kind, gate=False))
+            trial = self._trial(f"{kind}_with", gated)
             result[kind] = {
                 "gate_off": free,
                 "gate": after,
@@ -84,8 +93,12 @@ class _Gated:
             }
         return result
 
-    def _successes(self, policy: DiffusionPolicy) -> int:
-        return int(self._learning.source.evaluate(policy, "k_step", self._seeds).success.sum())
+    def _successes(self, name: str, policy: DiffusionPolicy) -> int:
+        def evaluate(_: Path) -> dict[str, Any]:
+            source = self._learning.source
+            return {"successes": int(source.evaluate(policy, "k_step", self._seeds).success.sum())}
+
+        return int(self._journal.do(f"{name}:evaluation", evaluate)["successes"])
 
     def _config(self, kind: CriticsKind, *, gate: bool) -> TrainConfig:
         from rl100_trainer.stages.offline_iteration import IMPROVEMENTS
@@ -104,58 +117,76 @@ class _Gated:
             }
         )
 
-    def _critics(
-        self, kind: CriticsKind, policy: DiffusionPolicy, config: TrainConfig
-    ) -> OfflineCritics:
-        from rl100_trainer.stages.improvement import fit_critics, load_critics
+    def _critics_folder(self, kind: CriticsKind, config: TrainConfig) -> Path:
+        """Where the critics are, after fitting poor ones."""
+        from rl100_trainer.stages.improvement import fit_critics, save_critics
 
-        training, iteration = self._learning.training, self._iteration
+        training, iteration = self._training, self._iteration
         if kind == "good":
-            folder = training.run_folder / iteration.name
-            return load_critics(folder, policy, config, seed=iteration.seed)
-        return fit_critics(
-            policy,
-            config,
-            training.task,
-            iteration.data,
-            seed=iteration.seed,
-            on_step=training.on_step,
-        )[0]
+            return training.run_folder / iteration.name
 
-    def _phases(
-        self, kind: CriticsKind, *, gate: bool
-    ) -> tuple[DiffusionPolicy, list[dict[str, Any]]]:
-        """The policy after all phases, and their verdicts."""
-        from rl100_trainer.stages.improvement import improve
+        def fit(folder: Path) -> dict[str, Any]:
+            critics, logs = fit_critics(
+                iteration.behaviour,
+                config,
+                training.task,
+                iteration.data,
+                seed=iteration.seed,
+                on_step=training.on_step,
+            )
+            save_critics(folder, critics)
+            return dict(logs)
 
-        training, iteration = self._learning.training, self._iteration
-        config, policy = self._config(kind, gate=gate), copy.deepcopy(iteration.behaviour)
-        folder = training.run_folder / "gate" / f"{kind}_{'with' if gate else 'without'}"
-        folder.mkdir(parents=True, exist_ok=True)
-        done = improve(
-            policy,
-            self._critics(kind, policy, config),
-            config,
-            training.task,
-            iteration.data,
-            folder,
-            seed=iteration.seed,
-            on_step=training.on_step,
-        )
-        return policy, done.verdicts
+        self._journal.do(POOR_CRITICS, fit)
+        return training.run_folder / FOLDER / POOR_CRITICS
 
-    def _trial(self, candidate: DiffusionPolicy) -> dict[str, Any]:
+    def _phases(self, kind: CriticsKind, *, gate: bool) -> list[dict[str, Any]]:
+        """Verdicts of all phases; the policy that they end with is kept."""
+        from rl100_trainer.stages.improvement import improve, load_critics
+
+        training, iteration, config = self._training, self._iteration, self._config(kind, gate=gate)
+        critics_folder = self._critics_folder(kind, config)
+
+        def work(folder: Path) -> dict[str, Any]:
+            policy = copy.deepcopy(iteration.behaviour)
+            done = improve(
+                policy,
+                load_critics(critics_folder, policy, config, seed=iteration.seed),
+                config,
+                training.task,
+                iteration.data,
+                folder,
+                seed=iteration.seed,
+                on_step=training.on_step,
+            )
+            training.save(folder, policy)
+            return {"verdicts": done.verdicts}
+
+        return list(self._journal.do(f"{_case(kind, gate)}:phases", work)["verdicts"])
+
+    def _candidate(self, kind: CriticsKind, *, gate: bool) -> DiffusionPolicy:
+        return self._training.load(f"{FOLDER}/{_case(kind, gate)}")
+
+    def _trial(self, name: str, candidate: DiffusionPolicy) -> dict[str, Any]:
         from rl100_trainer.stages.adoption import trial_result
 
         count = self._learning.config.offline.check_episodes
-        return trial_result(
-            self._learning.source,
-            candidate,
-            self._iteration.behaviour,
-            range(TRIAL_SEEDS, TRIAL_SEEDS + count),
-            lambda done, total: self._learning.training.on_step("trial", done, total, float("nan")),
-            judged=True,
-        )
+
+        def work(_: Path) -> dict[str, Any]:
+            return trial_result(
+                self._learning.source,
+                candidate,
+                self._iteration.behaviour,
+                range(TRIAL_SEEDS, TRIAL_SEEDS + count),
+                lambda done, total: self._training.on_step("trial", done, total, float("nan")),
+                judged=True,
+            )
+
+        return self._journal.do(f"{name}:trial", work)
+
+
+def _case(kind: CriticsKind, gate: bool) -> str:
+    return f"{kind}_{'with' if gate else 'without'}"
 
 
 def figures_of(results: Sequence[dict[str, Any]]) -> list[Figure]:

@@ -19,6 +19,7 @@ from rl100_contracts.loading import read_text, write_json_atomic
 
 if TYPE_CHECKING:
     from rl100.learning import Learning
+    from rl100_trainer.config import TrainConfig
 
 FRESH_SEEDS = 1_000_000  # start states that no stage has seen
 SEEDS = 100  # whose demonstrations begin below FRESH_SEEDS
@@ -70,19 +71,32 @@ def _request(task: str, options: Options) -> dict[str, object]:
 
 
 @contextmanager
-def opened(task: str, seed: int, run: Path, options: Options) -> Iterator[Learning]:
+def opened(
+    task: str,
+    seed: int,
+    run: Path,
+    options: Options,
+    check: Callable[[TrainConfig], None] = lambda _: None,
+) -> Iterator[Learning]:
     """The run of a seed, with its demonstrations and worlds; Ctrl-C stops it between two steps.
 
+    Args:
+        check: refuses a configuration that the benchmark can't take; nothing is written then.
+
     Raises:
-        ContractError: an unknown task or configuration.
+        ContractError: an unknown task or configuration, or whatever ``check`` raises.
     """
     from rl100.learning import Learning, demonstrations_of, settings_of
     from rl100.problems import problem_named
     from rl100_trainer.console import StopFlag, progress_bars
+    from rl100_trainer.stages.runs import check_horizon, choose_device
 
     problem = problem_named(task)
     quick = QUICK_OVERRIDES if options.quick else ()
     settings = settings_of(problem, None, [*quick, *options.overrides], seed)
+    check(settings)
+    check_horizon(settings, problem.task)
+    choose_device(settings.run.device)
     # Only now, when task and configuration are known to be good, the folder is theirs.
     run.mkdir(parents=True, exist_ok=True)
     write_json_atomic(run / REQUEST, _request(task, options))

@@ -17,6 +17,7 @@ from torch import Tensor
 from rl100_contracts.errors import ContractError
 from rl100_contracts.loading import StrictModel, load_json_model, write_json_atomic
 
+CHECKPOINT = "checkpoint"  # folder in a run's
 STATE_FILE = "state.json"
 TENSOR_FILE = "tensors.safetensors"
 
@@ -50,10 +51,20 @@ def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{key}": value for key, value in tensors.items()}
 
 
+def sync(path: Path) -> None:
+    """Wait until a file is on the disc: what names it afterwards must not outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Save tensors as safetensors (shared memory and strides resolved)."""
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, str(path))
     path.chmod(0o644)  # it makes 0600; runs and bundles are shared within a lab
+    sync(path)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -161,8 +161,8 @@ class OfflineConfig(StrictModel):
     )
     check_episodes: Annotated[int, Field(ge=0)] = Field(
         default=200,
-        description="real episodes at most of a trial before a policy is adopted (0: none), and of "
-        "each evaluation that chooses the online stage's best one",
+        description="pairs of real episodes at most of a trial before a policy is adopted (0: no "
+        "trial), and episodes of each evaluation that chooses the online stage's best one",
     )
     imitate: Literal["none", "successes", "weighted", "all"] = Field(
         default="weighted",
@@ -196,7 +196,8 @@ class RunConfig(StrictModel):
         description="bc: imitation only; dppo: then online PPO only; wsrl: then warm-started SAC",
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
-        default=0, description="same seed, same result (CPU)"
+        default=0,
+        description="same seed, same result (CPU; an online stage that was interrupted excepted)",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: a GPU when there is one"
@@ -296,20 +297,33 @@ def _full_path(name: str, text: str) -> list[str]:
     return [*sections, name]
 
 
-def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> TrainConfig:
+def load_config(
+    source: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    task_overrides: Sequence[str] = (),
+) -> TrainConfig:
     """Defaults, then a preset or file, then ``section.key=value`` overrides.
 
     ``preset=<preset or file>`` among the overrides stands for ``source``, for callers that have
     overrides only.
+
+    Args:
+        task_overrides: what a task has for defaults of its own; presets and files come after them.
 
     Raises:
         ContractError: one sentence that names the file or override and the key.
     """
     layers = [source] if source else []
     layers += [text.partition("=")[2].strip() for text in overrides if _is_preset(text)]
-    keys: dict[str, Any] = {}
+    keys = _with_overrides({}, task_overrides)
     for entry in layers:
         keys = _merge(keys, _read_layer(entry))
+    keys = _with_overrides(keys, overrides)
+    return parse_model(TrainConfig, keys, str(layers[0] if layers else "configuration"))
+
+
+def _with_overrides(keys: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     for text in overrides:
         name, equals, value = text.partition("=")
         if _is_preset(text):
@@ -325,4 +339,4 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
             layer = {part: layer}
         _check_layer(layer, f"override '{text}'")
         keys = _merge(keys, layer)
-    return parse_model(TrainConfig, keys, str(layers[0] if layers else "configuration"))
+    return keys

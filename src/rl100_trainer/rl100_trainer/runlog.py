@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from rl100_contracts.loading import write_text_atomic
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -65,4 +67,4 @@ def rewind_metrics(run: Path, phase: str, step: int, phases: tuple[str, ...]) ->
             continue  # a line that a crash cut off
         if place <= (phases.index(phase), step):
             kept.append(line + "\n")
-    path.write_text("".join(kept), encoding="utf-8")
+    write_text_atomic(path, "".join(kept))

@@ -61,6 +61,17 @@ def test_every_key_is_documented_and_they_are_few() -> None:
     assert [name for name, field in keys if not field.description] == []
 
 
+def test_a_tasks_own_defaults_come_before_presets_and_files(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("imitation: {batch_size: 256}")
+    own = ["imitation.batch_size=64", "imitation.steps=7"]
+    assert load_config(None, task_overrides=own).imitation.batch_size == 64
+    config = load_config(tmp_path / "mine.yaml", ["critic.steps=3"], task_overrides=own)
+    assert (config.imitation.batch_size, config.imitation.steps) == (256, 7)
+    named = load_config(None, [f"preset={tmp_path / 'mine.yaml'}"], task_overrides=own)
+    assert named.imitation.batch_size == 256
+    assert load_config(None, ["batch_size=8"], task_overrides=own).imitation.batch_size == 8
+
+
 @pytest.mark.parametrize("preset", ["paper", "paper_single"])
 def test_the_papers_critics_bootstrap_and_imitation_takes_all(preset: str) -> None:
     config = load_config(preset)

@@ -24,6 +24,7 @@ from rl100_trainer.data.dataset import EpisodeArrays
 from rl100_trainer.data.store import load_episodes, save_episodes
 from rl100_trainer.data.transitions import make_transitions
 from rl100_trainer.networks.policy import DiffusionPolicy
+from rl100_trainer.progress import Progress
 from rl100_trainer.rl.critic_training import OfflineCritics
 from rl100_trainer.rollouts.pool import EnvironmentPool
 from rl100_trainer.rollouts.source import Outcomes, Sampler
@@ -160,15 +161,44 @@ def test_an_interrupted_run_goes_on(
     assert again.metrics == result.metrics
 
 
+@pytest.mark.parametrize("algorithm", ["rl100", "dppo"])  # dppo: V has no offline stage behind it
 def test_the_same_seed_gives_the_same_policy(
-    pool: EnvironmentPool, demonstrations: list[EpisodeArrays], tmp_path: Path
+    pool: EnvironmentPool, demonstrations: list[EpisodeArrays], tmp_path: Path, algorithm: str
 ) -> None:
     weights = []
     for name in ("a", "b"):
-        run = training(pool, demonstrations, tmp_path / name)
+        settings = (*TINY, f"run.algorithm={algorithm}")
+        run = training(pool, demonstrations, tmp_path / name, settings)
         run.run()
         weights.append(run.load("online/policy").state_dict())
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_what_does_not_fit_the_task_leaves_no_run(
+    pool: EnvironmentPool, demonstrations: list[EpisodeArrays], tmp_path: Path
+) -> None:
+    with pytest.raises(ContractError, match=r"model\.horizon 1 is below"):
+        training(pool, demonstrations, tmp_path / "run", (*TINY, "model.horizon=1"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_rollouts_can_be_stopped_between_episodes(
+    pool: EnvironmentPool, demonstrations: list[EpisodeArrays], tmp_path: Path
+) -> None:
+    asked: list[int] = []
+
+    def show(progress: Progress) -> None:
+        if progress.phase == "roll out":
+            asked.append(progress.step)
+
+    run = training(pool, demonstrations, tmp_path, progress=show, stop=lambda: bool(asked))
+    with pytest.raises(Interrupted, match="interrupted in roll out"):
+        run.run()
+    assert "iteration_1:rollouts" not in run.steps
+    run = training(pool, demonstrations, tmp_path, progress=show)
+    asked.clear()
+    run.run()
+    assert asked == sorted(asked) and asked[-1] == run.config.offline.rollouts
 
 
 class Judged(VectorSource):

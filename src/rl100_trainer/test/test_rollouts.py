@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from rl100_contracts.errors import ContractError
+from rl100_contracts.errors import ContractError, Interrupted
 from rl100_trainer.config import TrainConfig, load_config
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.rl.critic_training import OfflineCritics
@@ -89,6 +89,23 @@ def test_collected_episodes_repeat(pool: EnvironmentPool, policy: DiffusionPolic
             env.position = env.position + episode.actions[row]
         assert (episode.outcome == "success") == bool(episode.rewards[-1] == 1.0)
         assert episode.decision.sum() == len(episode.chains if episode.chains is not None else [])
+
+
+def test_collecting_tells_how_many_have_ended_and_can_be_stopped(
+    pool: EnvironmentPool, policy: DiffusionPolicy
+) -> None:
+    rollouts, told = source(pool), []
+    first = rollouts.collect(policy, range(100, 111), told.append)
+    assert told == sorted(told) and told[-1] == 11 and len(told) > 1
+
+    def stop(ended: int) -> None:
+        raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        rollouts.collect(policy, range(100, 111), stop)
+    again = rollouts.collect(policy, range(100, 111))
+    for ours, theirs in zip(first, again, strict=True):
+        np.testing.assert_array_equal(ours.actions, theirs.actions)
 
 
 def test_recorded_log_probs_are_recomputed(pool: EnvironmentPool, policy: DiffusionPolicy) -> None:

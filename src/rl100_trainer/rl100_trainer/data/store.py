@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl100_contracts.errors import ContractError
+from rl100_trainer.checkpoint import sync
 from rl100_trainer.data.dataset import EpisodeArrays
 
 ARRAYS = ("states", "clouds", "actions", "stamps", "segment", "decision", "mode", "rewards")
@@ -34,8 +35,13 @@ def save_episodes(path: Path, episodes: Sequence[EpisodeArrays]) -> None:
                 arrays[f"{number}.{name}"] = value
     arrays[INDEX] = np.frombuffer(json.dumps(index).encode(), dtype=np.uint8)
     fresh = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez(fresh, **arrays)  # type: ignore[arg-type]
-    os.replace(fresh, path)
+    try:
+        np.savez(fresh, **arrays)  # type: ignore[arg-type]
+        sync(fresh)
+        os.replace(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def load_episodes(path: Path) -> list[EpisodeArrays]:

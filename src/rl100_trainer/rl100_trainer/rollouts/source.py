@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -31,6 +31,13 @@ class Outcomes:
         return float(self.success.mean())
 
 
+OnEpisodes = Callable[[int], None]
+
+
+def ignore_episodes(_: int) -> None:
+    """An ``OnEpisodes`` for those who don't look."""
+
+
 class RolloutSource(Protocol):
     """Runs a policy and gives what happened: the ROS graph with its bags, or worlds in process.
 
@@ -41,8 +48,17 @@ class RolloutSource(Protocol):
     def evaluate(self, policy: DiffusionPolicy, sampler: Sampler, seeds: Sequence[int]) -> Outcomes:
         """One episode for each seed, as deployed: no exploration noise."""
 
-    def collect(self, policy: DiffusionPolicy, seeds: Sequence[int]) -> list[EpisodeArrays]:
-        """One episode for each seed with the stochastic K-step chain, every step recorded."""
+    def collect(
+        self,
+        policy: DiffusionPolicy,
+        seeds: Sequence[int],
+        on_episodes: OnEpisodes = ignore_episodes,
+    ) -> list[EpisodeArrays]:
+        """One episode for each seed with the stochastic K-step chain, every step recorded.
+
+        Args:
+            on_episodes: told how many have ended whenever some have; may raise to stop.
+        """
 
 
 class OnPolicySource(RolloutSource, Protocol):

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from rl100_trainer.data.dataset import MODE_POLICY, EpisodeArrays, simulated_episode
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.rollouts.pool import EnvironmentPool
-from rl100_trainer.rollouts.source import Decisions, Outcomes, Sampler, decide
+from rl100_trainer.rollouts.source import (
+    Decisions,
+    OnEpisodes,
+    Outcomes,
+    Sampler,
+    decide,
+    ignore_episodes,
+)
 from rl100_trainer.rollouts.trajectory import Trajectory
 from rl100_trainer.rollouts.worker import IDLE, RESET, STEP
 
@@ -81,7 +88,12 @@ class VectorSource:
             success[chosen] |= batch.success[slots]
         return Outcomes(success, steps)
 
-    def collect(self, policy: DiffusionPolicy, seeds: Sequence[int]) -> list[EpisodeArrays]:
+    def collect(
+        self,
+        policy: DiffusionPolicy,
+        seeds: Sequence[int],
+        on_episodes: OnEpisodes = ignore_episodes,
+    ) -> list[EpisodeArrays]:
         """One stochastic episode for each seed, with every step's observation and every chain."""
         chains: list[list[NDArray[np.float32]]] = [[] for _ in seeds]
         log_probs: list[list[NDArray[np.float32]]] = [[] for _ in seeds]
@@ -96,8 +108,11 @@ class VectorSource:
                     log_probs[episode].append(decisions.log_probs[row])
                 success[chosen] |= self._pool.batch.success[slots]
                 owner = dict(zip(slots.tolist(), chosen.tolist(), strict=True))
+                before = len(rows)
                 for finished in self._pool.take_episodes():
                     rows[owner[int(finished.pop("index"))]] = finished
+                if len(rows) > before:
+                    on_episodes(len(rows))
         finally:
             self._pool.set_dense(False)
         name = f"rollout_{self._seed}_{seeds[0]}"

@@ -29,6 +29,7 @@ from rl100_trainer.stages.loop import Phase, RunContext, ema_decay
 from rl100_trainer.stages.losses import NOISE_LEVELS, imitation_loss
 from rl100_trainer.stages.runs import (
     TrainedPolicy,
+    check_horizon,
     choose_device,
     fingerprint,
     load_result,
@@ -206,12 +207,8 @@ def train_imitation(
     task = LearningTask.of(task)
     spec = task.spec
     device = choose_device(config.run.device)
+    check_horizon(config, task)
     policy = make_policy(spec, config)
-    if policy.horizon < spec.n_action_steps:
-        raise ContractError(
-            f"model.horizon {policy.horizon} is below the {spec.n_action_steps} actions that "
-            f"task '{task.name}' executes per decision"
-        )
     windows = make_windows(episodes, spec, policy.horizon)
     if weights is not None:
         windows = replace(windows, weight=torch.cat(list(weights)).float())

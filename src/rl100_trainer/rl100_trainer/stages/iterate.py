@@ -19,8 +19,7 @@ import torch
 from rl100_contracts.bundle import WEIGHTS
 from rl100_contracts.errors import ContractError
 from rl100_trainer.baselines.wsrl import finetune
-from rl100_trainer.checkpoint import load_checkpoint, load_tensors
-from rl100_trainer.networks.critics import Critic
+from rl100_trainer.checkpoint import CHECKPOINT, load_checkpoint, load_tensors
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.rollouts.vector import VectorSource
 from rl100_trainer.runlog import RunLog, forget_metrics, rewind_metrics
@@ -28,7 +27,7 @@ from rl100_trainer.stages.imitation import train_imitation
 from rl100_trainer.stages.loop import RunContext
 from rl100_trainer.stages.offline_iteration import OfflineIteration
 from rl100_trainer.stages.online_stage import OnlineStage
-from rl100_trainer.stages.runs import VALUE, TrainedPolicy, load_result, save_policy
+from rl100_trainer.stages.runs import VALUE, TrainedPolicy, load_result, make_value, save_policy
 from rl100_trainer.stages.start_states import choice_starts
 from rl100_trainer.stages.steps import Result
 from rl100_trainer.stages.training_run import TrainingRun
@@ -82,7 +81,7 @@ class IterativeTraining(TrainingRun):
         return {"metrics": result.metrics}
 
     def _online(self, folder: Path, policy: DiffusionPolicy) -> Result:
-        value = Critic(self.task.spec, policy.normaliser, with_action=False).to(self.device)
+        value = make_value(policy, self.config.run.seed)
         last = self.run_folder / f"iteration_{self.iterations}" / VALUE
         if last.is_file():
             value.load_state_dict(load_tensors(last))
@@ -96,6 +95,10 @@ class IterativeTraining(TrainingRun):
             range(seeds.stop, seeds.stop + CONFIRM * len(seeds)),
             fresh_value=not last.is_file(),
         )
+        checkpoint = load_checkpoint(folder / CHECKPOINT)
+        if checkpoint is not None:
+            stage.restore(checkpoint)
+            rewind_metrics(folder, "online", stage.env_steps, ("online",))
         with RunLog(folder) as log:
             context = RunContext(
                 stage="online",
@@ -106,10 +109,6 @@ class IterativeTraining(TrainingRun):
                 progress=self.progress,
                 stop=self.stop,
             )
-            checkpoint = load_checkpoint(context.checkpoint_folder)
-            if checkpoint is not None:
-                stage.restore(checkpoint)
-                rewind_metrics(folder, "online", stage.env_steps, ("online",))
             stage.run(context)
         self.save(folder / "policy", policy)
         return {

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rl100_contracts.errors import ContractError, Interrupted
 from rl100_trainer.checkpoint import (
+    CHECKPOINT,
     Checkpoint,
     CheckpointState,
     load_optimizer,
@@ -84,7 +85,7 @@ class RunContext:
     @property
     def checkpoint_folder(self) -> Path:
         """Where the newest checkpoint is."""
-        return self.run / "checkpoint"
+        return self.run / CHECKPOINT
 
     def save(self, phase: str, step: int, tensors: dict[str, Tensor]) -> None:
         """Save a checkpoint of the run."""

@@ -94,11 +94,14 @@ class OfflineIteration:
 
     def _roll_out(self, folder: Path) -> Result:
         run = self._run
-        before = run.source.env_steps
-        run.on_step("roll out", 0, len(self._starts), float("nan"))
-        episodes = run.source.collect(self.behaviour, self._starts)
+        before, total = run.source.env_steps, len(self._starts)
+
+        def on_episodes(ended: int) -> None:
+            run.on_step("roll out", ended, total, float("nan"))
+
+        on_episodes(0)
+        episodes = run.source.collect(self.behaviour, self._starts, on_episodes)
         save_episodes(folder / ROLLOUTS, episodes)
-        run.show("roll out", len(self._starts), len(self._starts))
         success = sum(e.outcome == "success" for e in episodes) / len(episodes)
         return {"success": success, "env_steps": run.source.env_steps - before}
 

@@ -26,7 +26,6 @@ from rl100_trainer.checkpoint import (
 from rl100_trainer.config import TrainConfig
 from rl100_trainer.data.dataset import EpisodeArrays, make_windows
 from rl100_trainer.learning_task import LearningTask
-from rl100_trainer.networks.critics import Critic
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.progress import (
     Progress,
@@ -46,6 +45,7 @@ from rl100_trainer.stages.runs import (
     choose_device,
     fingerprint,
     load_policy,
+    make_value,
     open_run,
     save_policy,
 )
@@ -132,8 +132,7 @@ class RecordedStage:
         """
         policy = self._open("online")
         runs = self._on_policy()
-        value = Critic(self.task.spec, policy.normaliser, with_action=False)
-        value.to(policy.normaliser.state_mean.device)
+        value = make_value(policy, self.config.run.seed)
         warm = (self.previous / VALUE).is_file()
         if warm:
             value.load_state_dict(load_tensors(self.previous / VALUE))
@@ -160,6 +159,12 @@ class RecordedStage:
             raise ContractError(
                 f"no episode was recorded with the policy {self.parent} and its denoising chains: "
                 "online learning needs stochastic rollouts of the very policy that it goes on from"
+            )
+        steps = {len(e.chains[0]) - 1 for e in own if e.chains is not None and len(e.chains)}
+        if steps - {self.config.diffusion.steps}:
+            raise ContractError(
+                f"diffusion.steps is {self.config.diffusion.steps}, but the rollouts were recorded "
+                f"with {', '.join(map(str, sorted(steps)))} denoising steps: leave it as it was"
             )
         chunk, discount = self.task.spec.n_action_steps, self.config.critic.discount
         return [trajectory_of_episode(e, discount, chunk, self.task.max_steps) for e in own]

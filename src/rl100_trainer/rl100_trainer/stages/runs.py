@@ -15,12 +15,19 @@ from torch import Tensor
 from rl100_contracts.bundle import CONFIG, MANIFEST, WEIGHTS, load_manifest, publish_bundle
 from rl100_contracts.errors import ContractError
 from rl100_contracts.loading import read_text, write_json_atomic, write_text_atomic
-from rl100_trainer.checkpoint import Checkpoint, load_checkpoint, load_tensors, save_tensors
+from rl100_trainer.checkpoint import (
+    CHECKPOINT,
+    Checkpoint,
+    load_checkpoint,
+    load_tensors,
+    save_tensors,
+)
 from rl100_trainer.config import TrainConfig, load_config
 from rl100_trainer.data.dataset import EpisodeArrays
 from rl100_trainer.export import export_bundle
 from rl100_trainer.learning_task import LearningTask
 from rl100_trainer.memory import keep_freed_memory
+from rl100_trainer.networks.critics import Critic
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.spec import PolicySpec
 
@@ -55,6 +62,24 @@ def make_policy(spec: PolicySpec, config: TrainConfig) -> DiffusionPolicy:
         return DiffusionPolicy(spec, config)
 
 
+def make_value(policy: DiffusionPolicy, seed: int) -> Critic:
+    """A V of the policy's observations whose initial weights depend on the seed only."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        value = Critic(policy.spec, policy.normaliser, with_action=False)
+    return value.to(policy.normaliser.state_mean.device)
+
+
+def check_horizon(config: TrainConfig, task: LearningTask) -> None:
+    """Refuse chunks that are shorter than what is executed of them; raises ContractError."""
+    horizon = config.model.horizon
+    if horizon is not None and horizon < task.spec.n_action_steps:
+        raise ContractError(
+            f"model.horizon {horizon} is below the {task.spec.n_action_steps} actions that "
+            f"task '{task.name}' executes per decision"
+        )
+
+
 def fingerprint(episodes: Sequence[EpisodeArrays]) -> str:
     """Hash of the training data, so that a run isn't resumed on other data."""
     digest = hashlib.sha256()
@@ -67,7 +92,13 @@ def fingerprint(episodes: Sequence[EpisodeArrays]) -> str:
 
 
 def open_run(run: Path, config: TrainConfig, task: LearningTask, data: str) -> Checkpoint | None:
-    """Prepare the run's directory; returns the checkpoint to go on from."""
+    """Prepare the run's directory; returns the checkpoint to go on from.
+
+    Raises:
+        ContractError: the configuration doesn't fit the task (nothing is written then), or the
+            directory holds another run.
+    """
+    check_horizon(config, task)
     if (run / MANIFEST).exists():
         raise ContractError(f"{run}: this is a bundle, which is never changed: give another folder")
     saved_config, saved_task = run / "config.yaml", run / "task.yaml"
@@ -82,7 +113,7 @@ def open_run(run: Path, config: TrainConfig, task: LearningTask, data: str) -> C
             raise ContractError(
                 f"{saved_task}: another task than the one given now: give another folder"
             )
-        checkpoint = load_checkpoint(run / "checkpoint")
+        checkpoint = load_checkpoint(run / CHECKPOINT)
         if checkpoint is not None and checkpoint.state.data != data:
             raise ContractError(
                 f"{run}: this run was started with other episodes: give another folder"

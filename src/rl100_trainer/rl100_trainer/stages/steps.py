@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from rl100_contracts.errors import ContractError
 from rl100_contracts.loading import read_text, write_json_atomic
@@ -14,7 +19,27 @@ from rl100_contracts.loading import read_text, write_json_atomic
 STEPS = "steps.json"
 DATA, INTERRUPTED = "data", "interrupted"  # no steps: the demonstrations; seconds of attempts
 
+#: What the system says where a disc is full or a folder can't be written.
+DISC = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+)
+
 Result = dict[str, Any]
+
+
+def finite(value: Any) -> Any:
+    """The same for JSON, which has no NaN and no infinity: None stands for them."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Steps:
@@ -47,9 +72,29 @@ class Steps:
         """Do a step, unless it is done already; its folder is made for it.
 
         The seconds of attempts that ended early are kept and added when it is done.
+
+        Raises:
+            ContractError: what the step leaves can't be written; earlier steps are kept.
         """
         if name in self.results:
             return self.results[name]
+        with self._disc_told(name):
+            return self._do(name, action)
+
+    @contextlib.contextmanager
+    def _disc_told(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            if isinstance(error, OSError) and error.errno not in DISC:
+                raise
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise ContractError(
+                f"{self._run}: step '{name}' cannot be written ({reason}): make room or mend the "
+                "folder, then give the same command again; it goes on with this step"
+            ) from None
+
+    def _do(self, name: str, action: Callable[[Path], Result]) -> Result:
         folder = self._run / name.partition(":")[0]
         folder.mkdir(parents=True, exist_ok=True)
         attempts: dict[str, float] = self.results.get(INTERRUPTED, {})
@@ -59,13 +104,19 @@ class Steps:
         except BaseException:
             attempts[name] = earlier + time.monotonic() - started
             self.results[INTERRUPTED] = attempts
-            self._write()
+            with contextlib.suppress(OSError):  # a full disc must not hide what has happened
+                self._write()
             raise
         if not attempts:
             self.results.pop(INTERRUPTED, None)
-        self.results[name] = {**result, "seconds": earlier + time.monotonic() - started}
-        self._write()
-        return self.results[name]
+        done = finite({**result, "seconds": earlier + time.monotonic() - started})
+        self.results[name] = done
+        try:
+            self._write()
+        except OSError:
+            del self.results[name]
+            raise
+        return dict(done)
 
     @property
     def env_steps(self) -> int:
