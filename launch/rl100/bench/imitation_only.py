@@ -18,24 +18,30 @@ def imitation_only(learning: Learning, seeds: Sequence[int]) -> dict[str, int]:
     """Successes on ``seeds`` of policies imitated from scratch on the offline stage's data.
 
     The data are the demonstrations and all rollouts of the offline iterations: all of them, the
-    successful ones, or all weighted by the advantage of the last iteration's critics.
+    successful ones, or all weighted by the advantage of the last iteration's critics. They have as
+    many optimiser steps as the offline stage's policy imitated for, its re-trainings included.
     """
     training = learning.training
-    policy = training.load("il/bundle")
-    folder = learning.run / f"iteration_{training.iterations}"
-    critics = load_critics(folder, policy, learning.config)
+    critics = load_critics(
+        learning.run / f"iteration_{training.iterations}",
+        training.load("il/bundle"),
+        learning.config,
+    )
     episodes = training.episodes(training.iterations)
+    retrained = sum(
+        bool(step["adopted"])
+        for name, step in training.steps.items()
+        if name.endswith(":re-training trial")
+    )
+    imitation = learning.config.imitation
+    more = imitation.model_copy(update={"steps": imitation.steps * (1 + retrained)})
+    config = learning.config.model_copy(update={"imitation": more})
     successes = {}
     for kind in KINDS:
-        done = f"{folder.name}/imitate/bundle"
-        if kind == learning.config.offline.imitate and (learning.run / done).is_dir():
-            # The last iteration has done just that (it does not where no trial was asked for).
-            successes[f"imitation_{kind}_success"] = _successes(learning, done, seeds)
-            continue
         plan = imitation_plan(kind, episodes, critics, training.transitions)
         name = f"imitation_{kind}"
         train_imitation(
-            learning.config,
+            config,
             learning.problem.task,
             plan.episodes,
             learning.run / name,

@@ -166,7 +166,7 @@ class OfflineConfig(StrictModel):
     )
     imitate: Literal["none", "successes", "weighted", "all"] = Field(
         default="weighted",
-        description="what of all data so far a policy is trained anew on after each iteration's "
+        description="what of all data so far a policy goes on imitating after each iteration's "
         "improvement, to win a trial against it: all, the successes, all weighted by advantage; "
         "none: skip it",
     )

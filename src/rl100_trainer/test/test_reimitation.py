@@ -92,6 +92,15 @@ def test_only_the_units_are_kept(episodes: list[EpisodeArrays], kind: Kind) -> N
     assert float(plan.start["normaliser.action_scale"].min()) == 2.0
 
 
+def test_it_can_go_on_from_a_policy(episodes: list[EpisodeArrays]) -> None:
+    _, policy = planned("all", episodes, torch.zeros(0))
+    critics = OfflineCritics(policy, CONFIG.critic, 0, CONFIG.augmentation)
+    plan = imitation_plan("successes", episodes, critics, transitions, policy)
+    assert plan.start.keys() == policy.state_dict().keys()
+    for name, value in policy.state_dict().items():
+        assert torch.equal(plan.start[name], value)
+
+
 def test_weights_rise_with_the_advantage() -> None:
     policy = DiffusionPolicy(REACH_SPEC, CONFIG)
     critics = OfflineCritics(policy, CONFIG.critic, 0)

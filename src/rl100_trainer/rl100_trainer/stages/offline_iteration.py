@@ -63,7 +63,9 @@ class OfflineIteration:
             best = improved
         if offline.imitate == "none" or not offline.check_episodes:
             return best
-        self._run.journal.do(f"{self.name}:re-training", self._reimitate)
+        self._run.journal.do(
+            f"{self.name}:re-training", lambda folder: self._reimitate(folder, best)
+        )
         again = self._run.load(f"{self.name}/imitate/bundle")
         return self._adopted("re-training trial", RETRAINING, again, best)
 
@@ -155,12 +157,12 @@ class OfflineIteration:
             judged=which != RETRAINING,
         )
 
-    def _reimitate(self, folder: Path) -> Result:
+    def _reimitate(self, folder: Path, policy: DiffusionPolicy) -> Result:
         run = self._run
-        critics = load_critics(folder, self.behaviour, run.config)
+        critics = load_critics(folder, policy, run.config)
         kind = run.config.offline.imitate
         assert kind != "none"  # then this step isn't done
-        plan = imitation_plan(kind, self.data, critics, run.transitions)
+        plan = imitation_plan(kind, self.data, critics, run.transitions, policy)
         result = train_imitation(
             run.config,
             run.task,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rl100_trainer.data.dataset import EpisodeArrays
 from rl100_trainer.data.transitions import Transitions
+from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.rl.critic_training import OfflineCritics
 
 Kind = Literal["successes", "weighted", "all"]
@@ -25,8 +26,8 @@ class ImitationPlan:
 
     Attributes:
         weights: (T,) of each episode, or None: all alike.
-        start: the normaliser's weights: actions keep the units that every chain and critic of the
-            run is in.
+        start: the normaliser's weights at least: actions keep the units that every chain and
+            critic of the run is in.
     """
 
     episodes: Sequence[EpisodeArrays]
@@ -51,17 +52,20 @@ def imitation_plan(
     episodes: Sequence[EpisodeArrays],
     critics: OfflineCritics,
     transitions: Callable[[Sequence[EpisodeArrays]], Transitions],
+    policy: DiffusionPolicy | None = None,
 ) -> ImitationPlan:
-    """The plan of one kind of re-training, from scratch.
+    """The plan of one kind of re-training.
 
     Args:
         critics: of the episodes; ``weighted`` takes their advantages.
+        policy: whose weights it goes on from; None: from scratch, in the units of the critics.
     """
     chosen = [e for e in episodes if kind != "successes" or e.outcome == "success"]
     weights = None
     if kind == "weighted":
         lengths = [len(e) for e in chosen]
         weights = list(advantage_weights(critics, transitions(chosen)).split(lengths))
-    state = critics.policy.state_dict()
-    start = {name: value.cpu() for name, value in state.items() if name.startswith("normaliser.")}
+    state = (policy or critics.policy).state_dict()
+    kept = "" if policy else "normaliser."
+    start = {name: value.cpu() for name, value in state.items() if name.startswith(kept)}
     return ImitationPlan(chosen, weights, start)
