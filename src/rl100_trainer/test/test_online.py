@@ -219,7 +219,8 @@ class Fixed:
         (10, 10, True, True),
         (4, 12, True, False),
         (30, 2, False, True),
-        (11, 10, False, False),  # nothing has judged it, so it must clearly be better
+        (11, 10, False, True),
+        (10, 10, False, False),  # nothing has judged it, so it must win
     ],
 )
 def test_a_trial_adopts_what_holds_its_ground(

@@ -53,8 +53,8 @@ def try_out(
 ) -> Adoption:
     """Run both policies from the same starts until a sequential test has a verdict.
 
-    The candidate is adopted if it is better. Without a verdict one that was ``judged`` before is
-    adopted if it won as often as it lost, any other is not.
+    The candidate is adopted if it is better; without a verdict, if it won as often as it lost, or,
+    where nothing has ``judged`` it before, more often.
 
     Args:
         seeds: at most so many pairs; where starts cannot be chosen, the pairs are by order.
@@ -72,7 +72,7 @@ def try_out(
             test.update(ours, theirs)
         wins, losses = wins + int(new.success.sum()), losses + int(old.success.sum())
         steps, done = steps + int(new.steps.sum() + old.steps.sum()), done + len(some)
-    adopted = test.adopt() if judged else test.verdict == "better"
+    adopted = test.adopt() and (judged or test.wins > test.losses)
     return Adoption(adopted, wins / done, losses / done, steps, test.as_dict())
 
 
