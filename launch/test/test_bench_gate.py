@@ -16,6 +16,7 @@ import pytest
 
 from rl100.bench import gate
 from rl100.bench.frame import Options
+from rl100.bench.gated_phases import KINDS
 from rl100.bench.learning_seeds import check_request
 from rl100_contracts.errors import ContractError
 
@@ -67,7 +68,7 @@ def test_a_run_is_measured_once_and_shared_with_the_other_benchmark(
     first = gate.run(options)
     run = tmp_path / "reach" / "seed_0"
     kept = json.loads((run / gate.RESULT).read_text())
-    for kind in gate.KINDS:
+    for kind in KINDS:
         measured = kept[kind]
         assert len(measured["verdicts"]) == 2  # twice offline.phases
         assert measured["refused"] == sum(not v["accepted"] for v in measured["verdicts"])
@@ -87,9 +88,9 @@ def test_a_run_is_measured_once_and_shared_with_the_other_benchmark(
         assert gate.run(options) == first
     (run / gate.RESULT).unlink()  # interrupted at the very end: nothing is done again
     with monkeypatch.context() as patch:
-        patch.setattr("rl100_trainer.stages.improvement.improve", never)
-        patch.setattr("rl100_trainer.stages.improvement.fit_critics", never)
-        patch.setattr("rl100_trainer.stages.adoption.trial_result", never)
+        patch.setattr("rl100_trainer.stages.offline_iteration.improve", never)
+        patch.setattr("rl100_trainer.stages.offline_iteration.fit_critics", never)
+        patch.setattr("rl100_trainer.stages.offline_iteration.trial_result", never)
         assert gate.run(options) == first
     check_request("reach", run, options)  # the benchmark learn takes this run for its own
     with pytest.raises(ContractError, match="another task or configuration"):

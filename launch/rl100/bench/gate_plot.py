@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from rl100.statistics import seeds_interval
+from rl100.bench.success_bars import SUCCESS, draw_success, save_picture
 
 CASES = {"gate_off": "no gate", "gate": "gate", "gate_and_trial": "gate and\ntrial"}
 TITLES = {"good": "the run's critics", "poor": "poor critics"}
@@ -22,14 +22,7 @@ def save_plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
     before = sum(r["behaviour"] for r in results) / sum(trials)
     for axes, (kind, title) in zip(figure.subplots(1, 2, sharey=True), TITLES.items(), strict=True):
         for place, case in enumerate(CASES):
-            successes = [r[kind][case] for r in results]
-            low, high = seeds_interval(successes, trials)
-            rate = sum(successes) / sum(trials)
-            axes.bar(place, rate, width=0.6, color=COLOURS[case], alpha=0.75)
-            axes.errorbar(place, rate, yerr=[[rate - low], [high - rate]], color="black", capsize=4)
-            for count, episodes in zip(successes, trials, strict=True):
-                axes.plot(place, count / episodes, "o", ms=4, color="k")
-            axes.text(place, min(high + 0.02, 1.02), f"{rate:.0%}", ha="center")
+            draw_success(axes, place, [r[kind][case] for r in results], trials, COLOURS[case])
         axes.axhline(before, color="black", lw=0.8, ls="--")
         axes.text(len(CASES) - 0.6, before + 0.01, "before", fontsize=8)
         axes.set_xlim(-0.5, len(CASES))
@@ -38,12 +31,5 @@ def save_plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
         phases = sum(len(r[kind]["verdicts"]) for r in results)
         axes.set_title(f"{title}: {refused} of {phases} phases refused", fontsize=10)
         axes.set_ylim(0, 1.1)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.2)
-    first = figure.axes[0]
-    first.set_ylabel("success, 95 % interval, one point a seed")
-    seeds = "1 seed" if len(results) == 1 else f"{len(results)} seeds"
-    figure.suptitle(f"{results[0]['task']}, {seeds}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    return path
+    figure.axes[0].set_ylabel(SUCCESS)
+    return save_picture(figure, results[0]["task"], results, path)

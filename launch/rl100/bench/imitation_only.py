@@ -28,13 +28,8 @@ def imitation_only(learning: Learning, seeds: Sequence[int]) -> dict[str, int]:
         learning.config,
     )
     episodes = training.episodes(training.iterations)
-    retrained = sum(
-        bool(step["adopted"])
-        for name, step in training.steps.items()
-        if name.endswith(":re-training trial")
-    )
     imitation = learning.config.imitation
-    more = imitation.model_copy(update={"steps": imitation.steps * (1 + retrained)})
+    more = imitation.model_copy(update={"steps": imitation.steps * (1 + training.retrainings)})
     config = learning.config.model_copy(update={"imitation": more})
     successes = {}
     for kind in KINDS:

@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from rl100.bench.frame import Bench, Figure, Options, mean, over_seeds
 from rl100.bench.learn_plot import save_plot
-from rl100.bench.learning_seeds import folder_name, for_each_seed, fresh_starts, opened, task_of
+from rl100.bench.learning_seeds import fresh_starts, measured, opened
 from rl100_contracts.bundle import WEIGHTS
 from rl100_contracts.loading import read_text, write_json_atomic
 
@@ -96,10 +94,7 @@ def run(options: Options, on_seed: Callable[[int], None] = lambda _: None) -> li
         ContractError: an unknown task or configuration, or training that fails.
         Interrupted: after Ctrl-C; the same command goes on.
     """
-    results = for_each_seed(options, learn_seed, on_seed)
-    picture = options.folder / folder_name(task_of(options), options) / "learn.png"
-    Console(stderr=True).print(f"plot: {save_plot(results, picture)}", soft_wrap=True)
-    return figures_of(results)
+    return figures_of(measured(options, learn_seed, save_plot, "learn.png", on_seed))
 
 
 BENCH = Bench("learn", "success of each stage of RL-100 or of a baseline, over seeds", run)

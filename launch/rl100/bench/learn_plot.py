@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from rl100.statistics import seeds_interval
+from rl100.bench.success_bars import SUCCESS, draw_success, save_picture
 
 LABELS = {
     "bc_success": "imitation",
@@ -29,17 +29,10 @@ def save_plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
     names = [name for name in LABELS if all(name in r["successes"] for r in results)]
     trials = [r["episodes"] for r in results]
     for place, name in enumerate(names):
-        successes = [r["successes"][name] for r in results]
-        low, high = seeds_interval(successes, trials)
-        rate = sum(successes) / sum(trials)
-        bars.bar(place, rate, width=0.6, color=BAR, alpha=0.75)
-        bars.errorbar(place, rate, yerr=[[rate - low], [high - rate]], color="black", capsize=4)
-        for result in results:
-            bars.plot(place, result["successes"][name] / result["episodes"], "o", ms=4, color="k")
-        bars.text(place, min(high + 0.02, 1.02), f"{rate:.0%}", ha="center")
+        draw_success(bars, place, [r["successes"][name] for r in results], trials, BAR)
     bars.set_xticks(range(len(names)), [LABELS[name] for name in names], fontsize=8)
     bars.set_ylim(0, 1.1)
-    bars.set_ylabel("success, 95 % interval, one point a seed")
+    bars.set_ylabel(SUCCESS)
     for result in results:
         curve = result["steps"].get("online", {}).get("curve", [])
         if curve:
@@ -48,12 +41,5 @@ def save_plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
     curves.set_ylim(0, 1.05)
     curves.set_xlabel("control steps of the online stage")
     curves.set_ylabel("success (evaluations on the way)")
-    for axes in (bars, curves):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.2)
-    first = results[0]
-    seeds = "1 seed" if len(results) == 1 else f"{len(results)} seeds"
-    figure.suptitle(f"{first['task']}, {first['algorithm']}, {seeds}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    return path
+    what = f"{results[0]['task']}, {results[0]['algorithm']}"
+    return save_picture(figure, what, results, path)

@@ -6,10 +6,10 @@ They share these folders, so that one goes on with what another has learnt with 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -44,7 +44,6 @@ QUICK_OVERRIDES = (
     "online.environments=32",
     "online.decisions=8",
 )
-SeedT = TypeVar("SeedT")
 
 
 def fresh_starts(options: Options) -> range:
@@ -113,32 +112,31 @@ def folder_name(task: str, options: Options) -> str:
     return "-".join([task.replace(":", "-").replace("/", "-"), *chosen])
 
 
-def task_of(options: Options) -> str:
-    """The task that is learnt."""
-    return options.task or (QUICK_TASK if options.quick else "push")
-
-
-def for_each_seed(
+def measured(
     options: Options,
-    measure: Callable[[str, int, Path, Options], SeedT],
+    measure: Callable[[str, int, Path, Options], dict[str, Any]],
+    save_plot: Callable[[Sequence[dict[str, Any]], Path], Path],
+    picture: str,
     on_seed: Callable[[int], None] = lambda _: None,
-) -> list[SeedT]:
-    """What ``measure`` gives for each seed.
+) -> list[dict[str, Any]]:
+    """What ``measure`` gives for each seed, drawn beside their folders.
 
     Raises:
         ContractError: seeds that are too large, or whatever ``measure`` raises.
     """
-    task = task_of(options)
+    task = options.task or (QUICK_TASK if options.quick else "push")
     if options.first_seed + options.seeds > SEEDS:
         raise ContractError(
             f"--first-seed {options.first_seed} --seeds {options.seeds}: seeds are 0 to "
             f"{SEEDS - 1}, as later ones would learn from the start states of the evaluation"
         )
-    results = []
+    runs, results = options.folder / folder_name(task, options), []
+    console = Console(stderr=True)
     for seed in range(options.first_seed, options.first_seed + options.seeds):
-        run = options.folder / folder_name(task, options) / f"seed_{seed}"
-        Console(stderr=True).print(f"{task}, seed {seed}: {run}", highlight=False, soft_wrap=True)
+        run = runs / f"seed_{seed}"
+        console.print(f"{task}, seed {seed}: {run}", highlight=False, soft_wrap=True)
         check_request(task, run, options)
         results.append(measure(task, seed, run, options))
         on_seed(seed)
+    console.print(f"plot: {save_plot(results, runs / picture)}", soft_wrap=True)
     return results

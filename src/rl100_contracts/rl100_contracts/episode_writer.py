@@ -33,7 +33,7 @@ from rl100_contracts.episode import (
 )
 from rl100_contracts.errors import ContractError
 from rl100_contracts.interfaces import ensure_type, has_header
-from rl100_contracts.loading import write_json_atomic, write_text_atomic
+from rl100_contracts.loading import sync, write_json_atomic, write_text_atomic
 from rl100_contracts.streams import Role, Stream
 from rl100_contracts.task import NANOSECONDS, Task
 
@@ -245,9 +245,9 @@ class EpisodeWriter:
             write_text_atomic(self.partial / TASK_FILE, self.task.to_yaml())
             write_json_atomic(self.partial / INFO_FILE, info.model_dump(mode="json"))
             for path in (bag, self.partial / "metadata.yaml", self.partial):
-                _sync(path)
+                sync(path)
             os.rename(self.partial, self.final)
-            _sync(self.data)
+            sync(self.data)
         except OSError as error:
             self.abandon()
             raise ContractError(f"{self.partial}: cannot be finished ({error.strerror})") from None
@@ -279,12 +279,3 @@ def _qos(stream: Stream) -> Qos:
         never,
         avoid_ros_namespace_conventions=False,
     )
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or a folder to the disc."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -157,6 +158,24 @@ def check_output_file(path: Path, *endings: str) -> None:
         raise ContractError(f"{path}: is a folder; give the name of a file")
     if endings and path.suffix not in endings:
         raise ContractError(f"{path}: give a name that ends in {' or '.join(endings)}")
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disc, before a record is written that names it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def finite(value: Any) -> Any:
+    """The same for JSON, which has no NaN and no infinity: None stands for them."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_text_atomic(path: Path, text: str) -> None:

@@ -304,7 +304,7 @@ def test_discard_deletes_only_this_episode(tmp_path: Path, task: Task) -> None:
     assert list_episodes(tmp_path) == [kept]
 
 
-STEPS = ("write_json_atomic", "_sync", "os.rename")
+STEPS = ("write_json_atomic", "sync", "os.rename")
 
 
 @pytest.mark.parametrize("step", STEPS)

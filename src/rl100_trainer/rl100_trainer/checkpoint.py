@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rl100_contracts.errors import ContractError
-from rl100_contracts.loading import StrictModel, load_json_model, write_json_atomic
+from rl100_contracts.loading import StrictModel, load_json_model, sync, write_json_atomic
 
 CHECKPOINT = "checkpoint"  # folder in a run's
 STATE_FILE = "state.json"
@@ -49,15 +49,6 @@ class Checkpoint:
 def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names with the prefix of their part."""
     return {f"{prefix}.{key}": value for key, value in tensors.items()}
-
-
-def sync(path: Path) -> None:
-    """Wait until a file is on the disc: what names it afterwards must not outlive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl100_contracts.errors import ContractError
-from rl100_trainer.checkpoint import sync
+from rl100_contracts.loading import sync
 from rl100_trainer.data.dataset import EpisodeArrays
 
 ARRAYS = ("states", "clouds", "actions", "stamps", "segment", "decision", "mode", "rewards")

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from rl100_contracts.loading import finite
 from rl100_trainer.networks.transition import Transition
 
 OVER = 1e-6  # probability of going on below which a rollout counts as ended
@@ -211,8 +212,7 @@ class Verdict:
 
     def as_dict(self) -> dict[str, bool | float | str | None]:
         """For logs and JSON: what isn't a finite number is None."""
-        lost = {k for k, v in asdict(self).items() if isinstance(v, float) and not math.isfinite(v)}
-        return {key: None if key in lost else value for key, value in asdict(self).items()}
+        return dict(finite(asdict(self)))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from rl100_contracts.loading import finite
+
 ROUNDING = 1e-12  # of float64, with room for sums over many states
 
 
@@ -42,7 +44,7 @@ class WithinState:
 
     def as_dict(self) -> dict[str, float | None]:
         """For logs and JSON: None for what no state could tell, as where nothing ever succeeds."""
-        return {k: float(v) if math.isfinite(v) else None for k, v in asdict(self).items()}
+        return dict(finite({name: float(value) for name, value in asdict(self).items()}))
 
 
 def _check(q: Tensor, returns: Tensor) -> tuple[Tensor, Tensor]:

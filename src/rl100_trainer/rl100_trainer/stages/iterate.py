@@ -25,7 +25,7 @@ from rl100_trainer.rollouts.vector import VectorSource
 from rl100_trainer.runlog import RunLog, forget_metrics, rewind_metrics
 from rl100_trainer.stages.imitation import train_imitation
 from rl100_trainer.stages.loop import RunContext
-from rl100_trainer.stages.offline_iteration import OfflineIteration
+from rl100_trainer.stages.offline_iteration import RETRAINING_TRIAL, OfflineIteration
 from rl100_trainer.stages.online_stage import OnlineStage
 from rl100_trainer.stages.runs import VALUE, TrainedPolicy, load_result, make_value, save_policy
 from rl100_trainer.stages.start_states import choice_starts
@@ -43,6 +43,12 @@ class IterativeTraining(TrainingRun):
     def iterations(self) -> int:
         """Offline iterations of the configured algorithm."""
         return self.config.offline.iterations if self.config.run.algorithm == "rl100" else 0
+
+    @property
+    def retrainings(self) -> int:
+        """Re-trainings by imitation that were adopted."""
+        trials = [f"iteration_{n}:{RETRAINING_TRIAL}" for n in range(1, self.iterations + 1)]
+        return sum(bool(self.steps[name]["adopted"]) for name in trials if name in self.steps)
 
     def run(self) -> TrainedPolicy:
         """All stages of the configured algorithm; returns the final policy."""

@@ -11,12 +11,15 @@ predecessor stays, bit for bit.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from rl100_trainer.config import TrainConfig
 from rl100_trainer.data.dataset import EpisodeArrays
 from rl100_trainer.data.store import load_episodes, save_episodes
 from rl100_trainer.networks.policy import DiffusionPolicy
+from rl100_trainer.rl.critic_training import OfflineCritics
 from rl100_trainer.rollouts.diagnosis import diagnose_critics
 from rl100_trainer.rollouts.vector import VectorSource
 from rl100_trainer.stages.adoption import trial_result
@@ -30,6 +33,7 @@ from rl100_trainer.stages.training_run import ROLLOUTS, TrainingRun
 CANDIDATES = "candidate", "candidate_2"  # folder of each improvement of an iteration
 SEEDS_OF_A_RUN = 1000
 IMPROVEMENTS = len(CANDIDATES)  # at most: another one only after one that passed its trial
+RETRAINING_TRIAL = "re-training trial"
 RETRAINING = IMPROVEMENTS  # number of a re-training's trial, after those of the improvements
 
 
@@ -67,7 +71,7 @@ class OfflineIteration:
             f"{self.name}:re-training", lambda folder: self._reimitate(folder, best)
         )
         again = self._run.load(f"{self.name}/imitate/bundle")
-        return self._adopted("re-training trial", RETRAINING, again, best)
+        return self._adopted(RETRAINING_TRIAL, RETRAINING, again, best)
 
     def prepare(self) -> None:
         """The rollouts, and critics of all data so far, unless the run has them already."""
@@ -99,7 +103,7 @@ class OfflineIteration:
         before, total = run.source.env_steps, len(self._starts)
 
         def on_episodes(ended: int) -> None:
-            run.on_step("roll out", ended, total, float("nan"))
+            run.on_step("roll out", ended, total)
 
         on_episodes(0)
         episodes = run.source.collect(self.behaviour, self._starts, on_episodes)
@@ -107,13 +111,18 @@ class OfflineIteration:
         success = sum(e.outcome == "success" for e in episodes) / len(episodes)
         return {"success": success, "env_steps": run.source.env_steps - before}
 
-    def _fit_critics(self, folder: Path) -> Result:
+    def fit_critics(self, folder: Path, config: TrainConfig) -> tuple[OfflineCritics, Result]:
+        """Q and V of this iteration's data, kept in ``folder``, and what was logged of them."""
         run = self._run
         critics, logs = fit_critics(
-            self.behaviour, run.config, run.task, self.data, seed=self.seed, on_step=run.on_step
+            self.behaviour, config, run.task, self.data, seed=self.seed, on_step=run.on_step
         )
         save_critics(folder, critics)
-        result: Result = {"critics": logs}
+        return critics, {"critics": logs}
+
+    def _fit_critics(self, folder: Path) -> Result:
+        run = self._run
+        critics, result = self.fit_critics(folder, run.config)
         if isinstance(run.source, VectorSource):  # only a simulator can go back to a state
             result["within_state"] = diagnose_critics(
                 run.source,
@@ -127,15 +136,26 @@ class OfflineIteration:
         return result
 
     def _improve(self, folder: Path, which: int, policy: DiffusionPolicy) -> Result:
-        run, candidate = self._run, copy.deepcopy(policy)
-        seed = self.seed + which * SEEDS_OF_A_RUN // 2
-        critics = load_critics(folder, candidate, run.config, seed=seed)
         own = folder / CANDIDATES[which]
         own.mkdir(exist_ok=True)
+        seed = self.seed + which * SEEDS_OF_A_RUN // 2
+        return self.improve(own, policy, folder, self._run.config, seed)
+
+    def improve(
+        self, own: Path, policy: DiffusionPolicy, critics: Path, config: TrainConfig, seed: int
+    ) -> Result:
+        """The gated phases on this iteration's data.
+
+        Args:
+            own: folder of the verdicts and of the policy that they end with.
+            policy: what they begin with; it stays as it is.
+            critics: folder of Q and V.
+        """
+        run, candidate = self._run, copy.deepcopy(policy)
         done = improve(
             candidate,
-            critics,
-            run.config,
+            load_critics(critics, candidate, config, seed=seed),
+            config,
             run.task,
             self.data,
             own,
@@ -147,14 +167,27 @@ class OfflineIteration:
 
     def _trial(self, which: int, candidate: DiffusionPolicy, behaviour: DiffusionPolicy) -> Result:
         config = self._run.config
+        starts = trial_starts(config.run.seed, self._number, which, config.offline.check_episodes)
+        # The gate has judged an improvement; nothing has judged a re-training.
+        return self.trial(candidate, behaviour, starts, judged=which != RETRAINING)
+
+    def trial(
+        self,
+        candidate: DiffusionPolicy,
+        behaviour: DiffusionPolicy,
+        starts: Sequence[int],
+        *,
+        judged: bool,
+    ) -> Result:
+        """A trial of the candidate; see ``adoption.trial_result``."""
+        run = self._run
         return trial_result(
-            self._run.source,
+            run.source,
             candidate,
             behaviour,
-            trial_starts(config.run.seed, self._number, which, config.offline.check_episodes),
-            lambda done, total: self._run.on_step("trial", done, total, float("nan")),
-            # The gate has judged an improvement; nothing has judged a re-training.
-            judged=which != RETRAINING,
+            starts,
+            lambda done, total: run.on_step("trial", done, total),
+            judged=judged,
         )
 
     def _reimitate(self, folder: Path, policy: DiffusionPolicy) -> Result:

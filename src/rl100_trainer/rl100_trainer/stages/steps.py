@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from rl100_contracts.errors import ContractError
-from rl100_contracts.loading import read_text, write_json_atomic
+from rl100_contracts.loading import finite, read_text, write_json_atomic
 
 STEPS = "steps.json"
 DATA, INTERRUPTED = "data", "interrupted"  # no steps: the demonstrations; seconds of attempts
@@ -31,15 +30,6 @@ DISC = (
 )
 
 Result = dict[str, Any]
-
-
-def finite(value: Any) -> Any:
-    """The same for JSON, which has no NaN and no infinity: None stands for them."""
-    if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ class TrainingRun:
         open_run(run, config, task, self.data_fingerprint)
         self.journal = Steps(run, self.data_fingerprint)
 
-    def on_step(self, phase: str, step: int, total: int, loss: float) -> None:
+    def on_step(self, phase: str, step: int, total: int, loss: float = math.nan) -> None:
         """Show progress; raises Interrupted where the run is to stop."""
         if self.stop():
             raise Interrupted(
@@ -70,7 +71,7 @@ class TrainingRun:
             )
         self.show(phase, step, total, loss)
 
-    def show(self, phase: str, step: int, total: int, loss: float = float("nan")) -> None:
+    def show(self, phase: str, step: int, total: int, loss: float = math.nan) -> None:
         """Show progress of what can't be stopped."""
         self.progress(Progress("iterate", phase, step, total, loss))
 
