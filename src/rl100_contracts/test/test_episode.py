@@ -204,28 +204,30 @@ def test_truncated_bag_is_one_sentence(tmp_path: Path, task: Task) -> None:
         EpisodeReader(path, task).__enter__()
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """A short episode and the bytes of its bag."""
+    path = record(tmp_path_factory.mktemp("damage"), "flip", load_task("push"), ticks=3)
+    return path, (path / "flip.mcap").read_bytes()
+
+
 @settings(UNHURRIED, max_examples=60)
 @given(data=st.data())
 def test_damaged_bytes_never_escape_as_a_traceback(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    recorded: tuple[Path, bytes], data: st.DataObject
 ) -> None:
     """Bytes flipped anywhere in a bag of the right length: messages or a ContractError."""
-    task = load_task("push")
-    folder = tmp_path_factory.mktemp("damage")
-    path = record(folder, "flip", task, ticks=3)
-    content = bytearray((path / "flip.mcap").read_bytes())
+    path, content = recorded[0], bytearray(recorded[1])
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(content) - 1))
         content[place] ^= data.draw(st.integers(1, 255))
     (path / "flip.mcap").write_bytes(content)
     try:
-        with EpisodeReader(path, task) as reader:
+        with EpisodeReader(path, load_task("push")) as reader:
             for _ in reader.messages():
                 pass
     except ContractError as error:
         assert "flip" in str(error) and "\n" not in str(error)
-    finally:
-        shutil.rmtree(folder)
 
 
 def test_check_finds_any_changed_byte(tmp_path: Path, task: Task) -> None:

@@ -294,6 +294,7 @@ def test_rollouts_carry_what_the_world_showed(pool: EnvironmentPool, config: Tra
     assert all(run.images.shape[0] == len(run) + 1 and run.images.max() == 220 for run in runs)
 
 
+@pytest.mark.slow
 def test_every_stage_runs_on_images(pool: EnvironmentPool, tmp_path: Path) -> None:
     training(pool, tmp_path).run()
     again = training(pool, tmp_path)

@@ -268,6 +268,7 @@ def test_folders_are_not_mixed_up(
         training(pool, demonstrations, tmp_path, (*TINY, "run.seed=1"))
 
 
+@pytest.mark.slow
 def test_baselines_skip_what_they_do_without(
     pool: EnvironmentPool, demonstrations: list[EpisodeArrays], tmp_path: Path
 ) -> None:
