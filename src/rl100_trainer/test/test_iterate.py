@@ -161,6 +161,7 @@ def test_an_interrupted_run_goes_on(
     assert again.metrics == result.metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["rl100", "dppo"])  # dppo: V has no offline stage behind it
 def test_the_same_seed_gives_the_same_policy(
     pool: EnvironmentPool, demonstrations: list[EpisodeArrays], tmp_path: Path, algorithm: str

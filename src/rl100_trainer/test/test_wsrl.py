@@ -233,6 +233,7 @@ def test_recalibration_leaves_the_actor_alone(
     assert all(weight.requires_grad for weight in learner.critics.parameters())
 
 
+@pytest.mark.slow
 def test_a_short_run_does_not_lose_success(
     pool: EnvironmentPool,
     policy: DiffusionPolicy,
