@@ -1,9 +1,10 @@
 """All stages with rollouts through real processes, real DDS and real bags, on a small scale.
 
 Pins: candidate policies reach the running policy node as checked bundles; what is learnt from are
-the recorder's bags, whose chains have the log-probabilities that the trainer computes again (the
-online stage refuses others); the run ends with a deployable bundle; and a recorded folder then
-serves the stages of `rl100 train`, offline and online, as a lab would call them.
+the recorder's bags, those of a trial too, whose chains have the log-probabilities that the trainer
+computes again (the online stage refuses others); the run ends with a deployable bundle; and a
+recorded folder then serves the stages of `rl100 train`, offline and online, as a lab would call
+them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ SETTINGS = [
     "offline.rollouts=3",
     "offline.phases=1",
     "offline.steps=3",
-    "offline.check_episodes=0",
+    "offline.gate=none",  # so that there is a trial
+    "offline.check_episodes=2",
     "offline.imitate=none",
     "online.env_steps=60",
     "online.environments=1",
@@ -56,6 +58,8 @@ def test_the_run_ends_with_a_bundle(run: Path) -> None:
     steps = json.loads((run / "steps.json").read_text())
     assert steps["iteration_1:rollouts"]["env_steps"] > 0
     assert len(steps["iteration_1:improvement"]["verdicts"]) == 1
+    trial = steps["iteration_1:improvement trial"]
+    assert trial["wins"] + trial["losses"] + trial["ties"] == 2
     assert steps["online"]["env_steps"] > 0
 
 
@@ -109,7 +113,7 @@ def test_online_learning_wants_rollouts_of_its_own_policy(run: Path, tmp_path: P
 
 def test_data_of_one_outcome_gives_no_offline_policy(run: Path, tmp_path: Path) -> None:
     """Untrained as it is, the policy only fails: the gate is blind on that and says so."""
-    request = stage("offline", run, tmp_path / "next", "critic.steps=10")
+    request = stage("offline", run, tmp_path / "next", "critic.steps=10", "offline.gate=paired")
     outcomes = {read_episode(p, load_task("push")).outcome for p in list_episodes(request.data[0])}
     if outcomes != {"failure"}:
         pytest.skip("a lucky push: both outcomes are there")

@@ -151,7 +151,11 @@ class OfflineConfig(StrictModel):
     iterations: Annotated[int, Field(ge=0)] = Field(
         default=2, description="M: roll out, merge, improve; 0: no offline stage"
     )
-    rollouts: Count = Field(default=200, description="episodes that each iteration adds")
+    rollouts: Count = Field(
+        default=200,
+        description="episodes of the policy to be improved that an iteration begins with; those of "
+        "the trial that it has passed count",
+    )
     phases: Count = Field(default=2, description="gated phases between two trials")
     steps: Count = Field(default=100, description="optimiser steps of one phase")
     learning_rate: Rate = Field(default=3e-5, description="Adam, of the denoiser")
@@ -160,9 +164,9 @@ class OfflineConfig(StrictModel):
         description="paired: mean over standard error of the paired gain; margin: 5 % (paper)",
     )
     check_episodes: Annotated[int, Field(ge=0)] = Field(
-        default=200,
-        description="pairs of real episodes at most of a trial before a policy is adopted (0: no "
-        "trial), and episodes of each evaluation that chooses the online stage's best one",
+        default=100,
+        description="real episodes at most of a trial before a policy is adopted (0: no trial); "
+        "evaluations that choose the online stage's best one have twice as many",
     )
     imitate: Literal["none", "successes", "weighted", "all"] = Field(
         default="weighted",

@@ -14,7 +14,6 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -27,11 +26,12 @@ from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.progress import Progress
 from rl100_trainer.rl.critic_training import OfflineCritics
 from rl100_trainer.rollouts.pool import EnvironmentPool
-from rl100_trainer.rollouts.source import Outcomes, Sampler
+from rl100_trainer.rollouts.source import OnEpisodes, ignore_episodes
 from rl100_trainer.rollouts.vector import VectorSource
 from rl100_trainer.stages.iterate import IterativeTraining
 from rl100_trainer.stages.offline import OfflineLearner
 from rl100_trainer.stages.runs import make_policy
+from rl100_trainer.stages.start_states import CHOICE, TRIALS
 from rl100_trainer.testing import (
     MAX_STEPS,
     PERIOD_NS,
@@ -203,18 +203,29 @@ def test_rollouts_can_be_stopped_between_episodes(
 
 
 class Judged(VectorSource):
-    """Rollouts as ever, but whether the candidate of each trial wins is given."""
+    """Rollouts as ever, but whether the candidate of each trial wins is given.
+
+    A winner has more successes than any policy before it, a loser has none.
+    """
 
     wins: Iterator[bool]
-    calls = 0
+    level = 1
 
-    def evaluate(self, policy: DiffusionPolicy, sampler: Sampler, seeds: Sequence[int]) -> Outcomes:
-        outcomes = super().evaluate(policy, sampler, seeds)
-        if self.calls % 2 == 0:  # the candidate; the other one comes next
-            self.won = next(self.wins, True)
-        success = self.won == (self.calls % 2 == 0)
-        self.calls += 1
-        return dataclasses.replace(outcomes, success=np.full(len(seeds), success))
+    def collect(
+        self,
+        policy: DiffusionPolicy,
+        seeds: Sequence[int],
+        on_episodes: OnEpisodes = ignore_episodes,
+    ) -> list[EpisodeArrays]:
+        count = self.level
+        if TRIALS <= seeds[0] < CHOICE:
+            count = 0
+            if next(self.wins):
+                self.level = count = self.level + 2
+        return [
+            dataclasses.replace(episode, outcome="success" if index < count else "failure")
+            for index, episode in enumerate(super().collect(policy, seeds, on_episodes))
+        ]
 
 
 @pytest.mark.parametrize(
@@ -257,6 +268,36 @@ def test_the_best_of_improvements_and_retraining_is_kept(
     assert any(not torch.equal(old[name], again[name]) for name in encoder)
     wanted = run.load(kept).state_dict()
     assert all(torch.equal(wanted[name], last[name]) for name in last)
+
+
+def test_rollouts_of_trials_are_data(
+    pool: EnvironmentPool, demonstrations: list[EpisodeArrays], tmp_path: Path
+) -> None:
+    """Those of the policy that was adopted count as its rollouts, all of them as data."""
+    settings = (*TINY, "offline.gate=none", "offline.iterations=2")
+    settings = (*settings, "offline.rollouts=10", "offline.check_episodes=6")
+    run = training(pool, demonstrations, tmp_path, settings)
+    run.source = Judged(pool, max_steps=MAX_STEPS, period_ns=PERIOD_NS, discount=DISCOUNT)
+    # Adopted: one improvement of iteration 1 and the re-training of iteration 2.
+    run.source.wins = iter((True, False, False, False, True))
+    run.run()
+    known = len(demonstrations)
+    assert len(run.episodes(1)) == known + 10
+    assert run.steps["iteration_2:rollouts"]["episodes"] == 10 - 6
+    assert run.steps["iteration_2:rollouts"]["success"] == (3 + 3) / 10
+    again = run.episodes(2)
+    assert len(again) == known + 10 + 3 * 6 + 4
+    assert len({episode.episode_id for episode in again}) == len(again)
+    kept = run.rollouts("iteration_2/imitate")
+    assert [episode.outcome for episode in kept] == ["success"] * 5 + ["failure"]
+    steps = sum(
+        len(episode)
+        for folder in ("iteration_1", "iteration_2")
+        for tried in ("", "candidate", "candidate_2", "imitate")
+        for episode in run.rollouts(f"{folder}/{tried}")
+    )
+    offline = {k: v for k, v in run.steps.items() if k.startswith("iteration_")}
+    assert sum(int(step.get("env_steps", 0)) for step in offline.values()) == steps
 
 
 def test_folders_are_not_mixed_up(

@@ -23,6 +23,7 @@ from rl100_trainer.checkpoint import CHECKPOINT, load_checkpoint, load_tensors
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.rollouts.vector import VectorSource
 from rl100_trainer.runlog import RunLog, forget_metrics, rewind_metrics
+from rl100_trainer.stages.adoption import RolledOut
 from rl100_trainer.stages.imitation import train_imitation
 from rl100_trainer.stages.loop import RunContext
 from rl100_trainer.stages.offline_iteration import RETRAINING_TRIAL, OfflineIteration
@@ -33,6 +34,7 @@ from rl100_trainer.stages.steps import Result
 from rl100_trainer.stages.training_run import TrainingRun
 
 FEWEST_CHOICE_EPISODES = 5
+CHOICE = 2  # times the episodes of a trial choose the online stage's best policy
 CONFIRM = 3  # times as many start states confirm the end of the online stage as choose its best
 
 
@@ -52,9 +54,10 @@ class IterativeTraining(TrainingRun):
 
     def run(self) -> TrainedPolicy:
         """All stages of the configured algorithm; returns the final policy."""
-        policy = self.imitated()
+        best = RolledOut(self.imitated())
         for number in range(1, self.iterations + 1):
-            policy = OfflineIteration(self, number, policy).run()
+            best = OfflineIteration(self, number, best).run()
+        policy = best.policy
         if self.iterations:
             self._save_once("offline", policy)
         if self.config.run.algorithm == "bc":
@@ -148,7 +151,7 @@ class IterativeTraining(TrainingRun):
         return {"env_steps": curve[-1][0], "curve": [list(point) for point in curve]}
 
     def _choice_seeds(self) -> range:
-        count = max(FEWEST_CHOICE_EPISODES, self.config.offline.check_episodes)
+        count = max(FEWEST_CHOICE_EPISODES, CHOICE * self.config.offline.check_episodes)
         return choice_starts(self.config.run.seed, count)
 
     def _export(self, policy: DiffusionPolicy) -> TrainedPolicy:

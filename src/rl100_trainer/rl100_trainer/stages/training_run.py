@@ -29,6 +29,8 @@ from rl100_trainer.stages.runs import choose_device, fingerprint, load_policy, o
 from rl100_trainer.stages.steps import Result, Steps
 
 ROLLOUTS = "rollouts.npz"
+CANDIDATES = "candidate", "candidate_2"  # folder of each improvement of an iteration
+RETRAINED = "imitate"  # folder of its re-training
 
 
 class TrainingRun:
@@ -97,11 +99,20 @@ class TrainingRun:
     # --- data
 
     def episodes(self, number: int) -> list[EpisodeArrays]:
-        """D_m: the demonstrations and the rollouts of the iterations up to ``number``."""
+        """D_m: the demonstrations, the rollouts of the iterations up to ``number`` and, of those
+        before it, the trials'."""
         merged = list(self.demonstrations)
         for iteration in range(1, number + 1):
-            merged += load_episodes(self.run_folder / f"iteration_{iteration}" / ROLLOUTS)
+            merged += self.rollouts(f"iteration_{iteration}")
+            if iteration < number:
+                for tried in (*CANDIDATES, RETRAINED):
+                    merged += self.rollouts(f"iteration_{iteration}/{tried}")
         return merged
+
+    def rollouts(self, folder: str) -> list[EpisodeArrays]:
+        """The episodes kept in ``folder``, if any."""
+        path = self.run_folder / folder / ROLLOUTS
+        return load_episodes(path) if path.is_file() else []
 
     def transitions(self, episodes: Sequence[EpisodeArrays]) -> Transitions:
         """The episodes' chunk transitions, on the run's device."""
