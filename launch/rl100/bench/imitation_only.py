@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from rl100.learning import Learning
 from rl100_trainer.stages.imitation import train_imitation
 from rl100_trainer.stages.improvement import load_critics
-from rl100_trainer.stages.reimitation import imitation_plan
+from rl100_trainer.stages.reimitation import STEPS, imitation_plan, with_steps
 
 Kind = Literal["all", "successes", "weighted"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -19,7 +19,8 @@ def imitation_only(learning: Learning, seeds: Sequence[int]) -> dict[str, int]:
 
     The data are the demonstrations and all rollouts of the offline iterations: all of them, the
     successful ones, or all weighted by the advantage of the last iteration's critics. They have as
-    many optimiser steps as the offline stage's policy imitated for, its re-trainings included.
+    many optimiser steps as the offline stage's policy imitated for, its re-trainings included, and
+    those of one re-training at least.
     """
     training = learning.training
     critics = load_critics(
@@ -28,9 +29,7 @@ def imitation_only(learning: Learning, seeds: Sequence[int]) -> dict[str, int]:
         learning.config,
     )
     episodes = training.episodes(training.iterations)
-    imitation = learning.config.imitation
-    more = imitation.model_copy(update={"steps": imitation.steps * (1 + training.retrainings)})
-    config = learning.config.model_copy(update={"imitation": more})
+    config = with_steps(learning.config, 1 + STEPS * max(1, training.retrainings))
     successes = {}
     for kind in KINDS:
         plan = imitation_plan(kind, episodes, critics, training.transitions)

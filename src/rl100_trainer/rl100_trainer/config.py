@@ -89,7 +89,10 @@ class DiffusionConfig(StrictModel):
 class ImitationConfig(StrictModel):
     """Imitation: encoder and denoiser."""
 
-    steps: Count = Field(default=1500, description="optimiser steps")
+    steps: Count = Field(
+        default=1500,
+        description="optimiser steps; re-training in the offline stage has twice as many",
+    )
     batch_size: Count = Field(default=128, description="observations in a step; distillation too")
     learning_rate: Rate = Field(
         default=1e-3, description="AdamW with warm-up, then cosine to 0; distillation too"

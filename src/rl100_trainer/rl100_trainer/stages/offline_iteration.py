@@ -25,7 +25,7 @@ from rl100_trainer.rollouts.vector import VectorSource
 from rl100_trainer.stages.adoption import RolledOut, Trial, trial_result
 from rl100_trainer.stages.imitation import train_imitation
 from rl100_trainer.stages.improvement import fit_critics, improve, load_critics, save_critics
-from rl100_trainer.stages.reimitation import imitation_plan
+from rl100_trainer.stages.reimitation import STEPS, imitation_plan, with_steps
 from rl100_trainer.stages.start_states import rollout_starts, trial_starts
 from rl100_trainer.stages.steps import Result
 from rl100_trainer.stages.training_run import CANDIDATES, RETRAINED, ROLLOUTS, TrainingRun
@@ -221,7 +221,7 @@ class OfflineIteration:
         assert kind != "none"  # then this step isn't done
         plan = imitation_plan(kind, self.data, critics, run.transitions, policy)
         result = train_imitation(
-            run.config,
+            with_steps(run.config, STEPS),
             run.task,
             plan.episodes,
             folder / RETRAINED,

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rl100_trainer.config import TrainConfig
 from rl100_trainer.data.dataset import EpisodeArrays
 from rl100_trainer.data.transitions import Transitions
 from rl100_trainer.networks.policy import DiffusionPolicy
@@ -18,6 +19,7 @@ Kind = Literal["successes", "weighted", "all"]
 LARGEST_WEIGHT = 20.0
 TEMPERATURE = 1.0  # of advantages in units of their spread
 BATCH = 1024
+STEPS = 2  # times as many optimiser steps as the first imitation: there is more to learn
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,13 @@ class ImitationPlan:
     episodes: Sequence[EpisodeArrays]
     weights: Sequence[Tensor] | None
     start: dict[str, Tensor]
+
+
+def with_steps(config: TrainConfig, times: int) -> TrainConfig:
+    """The configuration with ``times`` as many optimiser steps of imitation."""
+    steps = config.imitation.steps * times
+    imitation = config.imitation.model_copy(update={"steps": steps})
+    return config.model_copy(update={"imitation": imitation})
 
 
 @torch.no_grad()
