@@ -81,9 +81,11 @@ class RosSource:
         seeds: Sequence[int],
         record: bool,
         on_episodes: OnEpisodes = ignore_episodes,
+        *,
+        explore: bool = False,
     ) -> list[EpisodeResult]:
         self._push(policy)
-        self._session.set_parameters("rl100_policy", sampler=sampler, stochastic=record)
+        self._session.set_parameters("rl100_policy", sampler=sampler, stochastic=explore)
         self._session.set_mode("policy")
         ended = itertools.count(1)
         return self._session.run_episodes(
@@ -103,9 +105,11 @@ class RosSource:
         policy: DiffusionPolicy,
         seeds: Sequence[int],
         on_episodes: OnEpisodes = ignore_episodes,
+        *,
+        explore: bool = True,
     ) -> list[EpisodeArrays]:
-        """One recorded episode for each seed with the stochastic K-step chain."""
-        results = self._run(policy, "k_step", seeds, True, on_episodes)
+        """One recorded episode of the K-step policy for each seed."""
+        results = self._run(policy, "k_step", seeds, True, on_episodes, explore=explore)
         episodes = [read_episode(Path(r.path), self._contract) for r in results]
         self.env_steps += sum(len(episode) for episode in episodes)
         return episodes

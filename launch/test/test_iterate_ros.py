@@ -64,12 +64,17 @@ def test_the_run_ends_with_a_bundle(run: Path) -> None:
 
 
 def test_bags_hold_a_chain_for_each_decision(run: Path) -> None:
-    episodes = list_episodes(run / "ros" / "data")
-    assert len(episodes) >= 4
-    for path in episodes:
-        episode = read_episode(path, load_task("push"))
-        assert episode.chains is not None and episode.log_probs is not None
+    """But those of a trial: what is deployed doesn't explore, so it has no log-probabilities."""
+    paths = list_episodes(run / "ros" / "data")
+    episodes = [read_episode(path, load_task("push")) for path in paths]
+    exploring = [episode for episode in episodes if episode.log_probs is not None]
+    assert len(exploring) >= 4
+    for episode in exploring:
+        assert episode.chains is not None
         assert len(episode.chains) == int(episode.decision.sum())
+    trials = json.loads((run / "steps.json").read_text())
+    pairs = 2 * sum(1 for name in trials if name.endswith("trial"))
+    assert len(episodes) - len(exploring) == 2 * pairs
 
 
 def stage(name: Stage, run: Path, out: Path, *overrides: str) -> StageRequest:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from rl100.learning import Learning
 from rl100_trainer.config import TrainConfig
 from rl100_trainer.networks.policy import DiffusionPolicy
-from rl100_trainer.stages.adoption import RolledOut
 from rl100_trainer.stages.offline_iteration import IMPROVEMENTS, OfflineIteration
 from rl100_trainer.stages.steps import Result, Steps
 
@@ -29,7 +28,7 @@ class GatedPhases:
 
     def __init__(self, learning: Learning, seeds: Sequence[int]) -> None:
         self._learning, self._training, self._seeds = learning, learning.training, seeds
-        self._iteration = OfflineIteration(self._training, 1, RolledOut(self._training.imitated()))
+        self._iteration = OfflineIteration(self._training, 1, self._training.imitated())
         self._iteration.prepare()
         self._folder = self._training.run_folder / FOLDER
         self._journal = Steps(self._folder, self._training.data_fingerprint)
@@ -51,7 +50,7 @@ class GatedPhases:
         # Where the gate let everything pass it has changed nothing, bit for bit.
         free = self._phases(kind, gate=False)[2] if refused else after
         starts = range(TRIAL_SEEDS, TRIAL_SEEDS + self._learning.config.offline.check_episodes)
-        behaviour = self._iteration.rolled_out
+        behaviour = self._iteration.behaviour
         trial = self._journal.do(
             f"{kind}_with:trial",
             lambda _: self._iteration.trial(gated, behaviour, starts, judged=True).as_dict(),

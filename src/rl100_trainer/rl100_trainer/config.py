@@ -155,9 +155,7 @@ class OfflineConfig(StrictModel):
         default=2, description="M: roll out, merge, improve; 0: no offline stage"
     )
     rollouts: Count = Field(
-        default=200,
-        description="episodes of the policy to be improved that an iteration begins with; those of "
-        "the trial that it has passed count",
+        default=200, description="episodes with exploration noise that each iteration begins with"
     )
     phases: Count = Field(default=2, description="gated phases between two trials")
     steps: Count = Field(default=100, description="optimiser steps of one phase")
@@ -168,8 +166,8 @@ class OfflineConfig(StrictModel):
     )
     check_episodes: Annotated[int, Field(ge=0)] = Field(
         default=100,
-        description="real episodes at most of a trial before a policy is adopted (0: no trial); "
-        "evaluations that choose the online stage's best one have twice as many",
+        description="pairs of real episodes at most of a trial before a policy is adopted (0: no "
+        "trial); evaluations that choose the online stage's best one have twice as many",
     )
     imitate: Literal["none", "successes", "weighted", "all"] = Field(
         default="weighted",

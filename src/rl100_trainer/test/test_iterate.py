@@ -31,7 +31,6 @@ from rl100_trainer.rollouts.vector import VectorSource
 from rl100_trainer.stages.iterate import IterativeTraining
 from rl100_trainer.stages.offline import OfflineLearner
 from rl100_trainer.stages.runs import make_policy
-from rl100_trainer.stages.start_states import CHOICE, TRIALS
 from rl100_trainer.testing import (
     MAX_STEPS,
     PERIOD_NS,
@@ -203,29 +202,28 @@ def test_rollouts_can_be_stopped_between_episodes(
 
 
 class Judged(VectorSource):
-    """Rollouts as ever, but whether the candidate of each trial wins is given.
-
-    A winner has more successes than any policy before it, a loser has none.
-    """
+    """Rollouts as ever, but whether the candidate of each trial wins is given."""
 
     wins: Iterator[bool]
-    level = 1
+    calls = 0
 
     def collect(
         self,
         policy: DiffusionPolicy,
         seeds: Sequence[int],
         on_episodes: OnEpisodes = ignore_episodes,
+        *,
+        explore: bool = True,
     ) -> list[EpisodeArrays]:
-        count = self.level
-        if TRIALS <= seeds[0] < CHOICE:
-            count = 0
-            if next(self.wins):
-                self.level = count = self.level + 2
-        return [
-            dataclasses.replace(episode, outcome="success" if index < count else "failure")
-            for index, episode in enumerate(super().collect(policy, seeds, on_episodes))
-        ]
+        episodes = super().collect(policy, seeds, on_episodes, explore=explore)
+        if explore:
+            return episodes
+        if self.calls % 2 == 0:  # the candidate; the other one comes next
+            self.won = next(self.wins)
+        success = self.won == (self.calls % 2 == 0)
+        self.calls += 1
+        outcome = "success" if success else "failure"
+        return [dataclasses.replace(episode, outcome=outcome) for episode in episodes]
 
 
 @pytest.mark.parametrize(
@@ -270,10 +268,10 @@ def test_the_best_of_improvements_and_retraining_is_kept(
     assert all(torch.equal(wanted[name], last[name]) for name in last)
 
 
-def test_rollouts_of_trials_are_data(
+def test_episodes_of_trials_are_data(
     pool: EnvironmentPool, demonstrations: list[EpisodeArrays], tmp_path: Path
 ) -> None:
-    """Those of the policy that was adopted count as its rollouts, all of them as data."""
+    """Of the next iteration: what both policies did, whichever was kept, as they are deployed."""
     settings = (*TINY, "offline.gate=none", "offline.iterations=2")
     settings = (*settings, "offline.rollouts=10", "offline.check_episodes=6")
     run = training(pool, demonstrations, tmp_path, settings)
@@ -283,13 +281,12 @@ def test_rollouts_of_trials_are_data(
     run.run()
     known = len(demonstrations)
     assert len(run.episodes(1)) == known + 10
-    assert run.steps["iteration_2:rollouts"]["episodes"] == 10 - 6
-    assert run.steps["iteration_2:rollouts"]["success"] == (3 + 3) / 10
-    again = run.episodes(2)
-    assert len(again) == known + 10 + 3 * 6 + 4
-    assert len({episode.episode_id for episode in again}) == len(again)
+    trials = 3 * 2 * 6
+    assert len(run.episodes(2)) == known + 10 + trials + 10
     kept = run.rollouts("iteration_2/imitate")
-    assert [episode.outcome for episode in kept] == ["success"] * 5 + ["failure"]
+    assert [episode.outcome for episode in kept] == ["success"] * 6 + ["failure"] * 6
+    assert all(episode.chains is None for episode in kept)
+    assert all(episode.chains is not None for episode in run.rollouts("iteration_2"))
     steps = sum(
         len(episode)
         for folder in ("iteration_1", "iteration_2")

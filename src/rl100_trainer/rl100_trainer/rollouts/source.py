@@ -53,11 +53,14 @@ class RolloutSource(Protocol):
         policy: DiffusionPolicy,
         seeds: Sequence[int],
         on_episodes: OnEpisodes = ignore_episodes,
+        *,
+        explore: bool = True,
     ) -> list[EpisodeArrays]:
-        """One episode for each seed with the stochastic K-step chain, every step recorded.
+        """One episode of the K-step policy for each seed, every step recorded.
 
         Args:
             on_episodes: told how many have ended whenever some have; may raise to stop.
+            explore: with the stochastic chain; False: as deployed.
         """
 
 

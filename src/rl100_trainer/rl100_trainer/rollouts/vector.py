@@ -93,15 +93,17 @@ class VectorSource:
         policy: DiffusionPolicy,
         seeds: Sequence[int],
         on_episodes: OnEpisodes = ignore_episodes,
+        *,
+        explore: bool = True,
     ) -> list[EpisodeArrays]:
-        """One stochastic episode for each seed, with every step's observation and every chain."""
+        """One episode for each seed with every step's observation and, exploring, every chain."""
         chains: list[list[NDArray[np.float32]]] = [[] for _ in seeds]
         log_probs: list[list[NDArray[np.float32]]] = [[] for _ in seeds]
         rows: dict[int, dict[str, NDArray[Any]]] = {}
         success = np.zeros(len(seeds), dtype=np.bool_)
         self._pool.set_dense(True)
         try:
-            walk = self._episodes(policy, "k_step", seeds, self._fresh(seeds), True)
+            walk = self._episodes(policy, "k_step", seeds, self._fresh(seeds), explore)
             for slots, decisions, chosen in walk:
                 for row, episode in enumerate(chosen):
                     chains[episode].append(decisions.chains[row])
@@ -115,7 +117,7 @@ class VectorSource:
                     on_episodes(len(rows))
         finally:
             self._pool.set_dense(False)
-        name = f"rollout_{self._seed}_{seeds[0]}"
+        name = f"{'rollout' if explore else 'trial'}_{self._seed}_{seeds[0]}"
         self.env_steps += sum(len(row["rewards"]) for row in rows.values())
         return [
             simulated_episode(
@@ -125,8 +127,8 @@ class VectorSource:
                 mode=MODE_POLICY,
                 success=bool(success[index]),
                 source=name,
-                chains=np.stack(chains[index]),
-                log_probs=np.stack(log_probs[index]),
+                chains=np.stack(chains[index]) if explore else None,
+                log_probs=np.stack(log_probs[index]) if explore else None,
             )
             for index, seed in enumerate(seeds)
         ]

@@ -1,8 +1,7 @@
 """The short trial in the real task that a policy must pass before it is adopted.
 
-The candidate is rolled out like every policy, with exploration noise and on start states that
-nothing was learnt from, and compared with the rollouts that the policy in its way has already. So a
-trial costs no more than the candidate's episodes, and these are data of the next iteration.
+The candidate and the policy in its way run as deployed, without exploration noise, from the same
+start states. What they do is recorded: their episodes are data of the next iteration.
 """
 
 from __future__ import annotations
@@ -21,30 +20,12 @@ BATCH = 50  # episodes between two looks
 
 
 @dataclass(frozen=True)
-class RolledOut:
-    """A policy and what it has done so far with the stochastic chain.
-
-    Attributes:
-        episodes: in the order in which they were run; one for each of ``starts``, their seeds.
-    """
-
-    policy: DiffusionPolicy
-    starts: Sequence[int] = ()
-    episodes: Sequence[EpisodeArrays] = ()
-
-    @property
-    def success(self) -> list[bool]:
-        """Of each episode."""
-        return [episode.outcome == "success" for episode in self.episodes]
-
-
-@dataclass(frozen=True)
 class Trial:
     """What a trial came to.
 
     Attributes:
         adopted: the candidate takes the behaviour policy's place.
-        episodes: the candidate's.
+        episodes: of both policies.
         log: for ``steps.json``: success rates over the pairs, control steps, counts and evidence.
     """
 
@@ -61,43 +42,46 @@ class Trial:
 def try_out(
     source: RolloutSource,
     candidate: DiffusionPolicy,
-    behaviour: Sequence[bool],
+    behaviour: DiffusionPolicy,
     seeds: Sequence[int],
     on_episodes: Callable[[int, int], None] = lambda done, total: None,
     *,
     judged: bool = True,
 ) -> Trial:
-    """Roll the candidate out until its start states are used up or it is clearly worse.
+    """Run both policies from the same starts until a sequential test has a verdict.
 
-    Its episodes and the behaviour policy's are compared pair by pair, in their order. The candidate
-    is adopted if it is better; without a verdict, if it won as often as it lost, or, where nothing
-    has ``judged`` it before, more often.
+    The candidate is adopted if it is better; without a verdict, if it won as often as it lost, or,
+    where nothing has ``judged`` it before, more often.
 
     Args:
-        behaviour: whether each rollout of the policy in its way succeeded, one at least.
-        seeds: of the candidate's episodes.
-        on_episodes: told how many episodes are done, of how many at most; may raise to stop.
+        seeds: at most so many pairs; where starts cannot be chosen, the pairs are by order.
+        on_episodes: told how many are done, of how many at most; may raise to stop.
         judged: whether the gate has let the candidate pass.
 
     Raises:
-        ValueError: no seeds, or no rollout to compare with.
+        ValueError: no seeds.
     """
-    test = SequentialTest(limit=min(len(seeds), len(behaviour)))
+    test = SequentialTest(limit=len(seeds))
     episodes: list[EpisodeArrays] = []
-    on_episodes(0, len(seeds))
-    while len(episodes) < len(seeds) and test.verdict != "worse":
+    on_episodes(0, 2 * len(seeds))
 
-        def on_ended(ended: int, done: int = len(episodes)) -> None:
-            on_episodes(done + ended, len(seeds))
+    def run(policy: DiffusionPolicy) -> list[bool]:
+        some, done = seeds[test.pairs : test.pairs + BATCH], len(episodes)
+        new = source.collect(
+            policy, some, lambda ended: on_episodes(done + ended, 2 * len(seeds)), explore=False
+        )
+        episodes.extend(new)
+        return [episode.outcome == "success" for episode in new]
 
-        done = len(episodes)
-        episodes += source.collect(candidate, seeds[done : done + BATCH], on_ended)
-        for ours, theirs in zip(episodes[done:], behaviour[done:], strict=False):
-            test.update(ours.outcome == "success", theirs)
-    pairs = test.pairs
+    wins = losses = 0
+    while not test.finished:
+        ours, theirs = run(candidate), run(behaviour)
+        for one, other in zip(ours, theirs, strict=True):
+            test.update(one, other)
+        wins, losses = wins + sum(ours), losses + sum(theirs)
     log: dict[str, float | str] = {
-        "candidate_success": sum(e.outcome == "success" for e in episodes[:pairs]) / pairs,
-        "behaviour_success": sum(behaviour[:pairs]) / pairs,
+        "candidate_success": wins / test.pairs,
+        "behaviour_success": losses / test.pairs,
         **test.as_dict(),
     }
     adopted = test.adopt() and (judged or test.wins > test.losses)
@@ -107,7 +91,7 @@ def try_out(
 def trial_result(
     source: RolloutSource,
     candidate: DiffusionPolicy,
-    behaviour: RolledOut,
+    behaviour: DiffusionPolicy,
     seeds: Sequence[int],
     on_episodes: Callable[[int, int], None],
     *,
@@ -121,7 +105,7 @@ def trial_result(
     """
     if len(seeds) == 0:
         return Trial(judged, log={"verdict": "no trial was asked for"})
-    ours, theirs = candidate.state_dict(), behaviour.policy.state_dict()
+    ours, theirs = candidate.state_dict(), behaviour.state_dict()
     if all(torch.equal(ours[name], theirs[name]) for name in ours):
         return Trial(False, log={"verdict": "nothing to try: no change"})
-    return try_out(source, candidate, behaviour.success, seeds, on_episodes, judged=judged)
+    return try_out(source, candidate, behaviour, seeds, on_episodes, judged=judged)

@@ -23,7 +23,6 @@ from rl100_trainer.checkpoint import CHECKPOINT, load_checkpoint, load_tensors
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.rollouts.vector import VectorSource
 from rl100_trainer.runlog import RunLog, forget_metrics, rewind_metrics
-from rl100_trainer.stages.adoption import RolledOut
 from rl100_trainer.stages.imitation import train_imitation
 from rl100_trainer.stages.loop import RunContext
 from rl100_trainer.stages.offline_iteration import RETRAINING_TRIAL, OfflineIteration
@@ -54,10 +53,9 @@ class IterativeTraining(TrainingRun):
 
     def run(self) -> TrainedPolicy:
         """All stages of the configured algorithm; returns the final policy."""
-        best = RolledOut(self.imitated())
+        policy = self.imitated()
         for number in range(1, self.iterations + 1):
-            best = OfflineIteration(self, number, best).run()
-        policy = best.policy
+            policy = OfflineIteration(self, number, policy).run()
         if self.iterations:
             self._save_once("offline", policy)
         if self.config.run.algorithm == "bc":

@@ -1,7 +1,7 @@
 """One iteration of the offline stage: roll out, learn critics, improve, imitate again.
 
     <run>/iteration_1/              rollouts.npz, critics
-    <run>/iteration_1/candidate/    what an improvement came to, its verdicts, its trial's rollouts
+    <run>/iteration_1/candidate/    what an improvement came to, its verdicts, its trial's episodes
     <run>/iteration_1/imitate/      re-training by imitation, which must win against the improvement
 
 A policy takes its predecessor's place only after the gate and a trial in the real task; else the
@@ -17,12 +17,12 @@ from pathlib import Path
 
 from rl100_trainer.config import TrainConfig
 from rl100_trainer.data.dataset import EpisodeArrays
-from rl100_trainer.data.store import save_episodes
+from rl100_trainer.data.store import load_episodes, save_episodes
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.rl.critic_training import OfflineCritics
 from rl100_trainer.rollouts.diagnosis import diagnose_critics
 from rl100_trainer.rollouts.vector import VectorSource
-from rl100_trainer.stages.adoption import RolledOut, Trial, trial_result
+from rl100_trainer.stages.adoption import Trial, trial_result
 from rl100_trainer.stages.imitation import train_imitation
 from rl100_trainer.stages.improvement import fit_critics, improve, load_critics, save_critics
 from rl100_trainer.stages.reimitation import STEPS, imitation_plan, with_steps
@@ -39,41 +39,26 @@ RETRAINING = IMPROVEMENTS  # number of a re-training's trial, after those of the
 class OfflineIteration:
     """Iteration ``number`` (from 1) of a run, with the policy that it starts from."""
 
-    def __init__(self, run: TrainingRun, number: int, start: RolledOut) -> None:
-        self._run, self._number, self._start = run, number, start
-        self.behaviour = start.policy
+    def __init__(self, run: TrainingRun, number: int, behaviour: DiffusionPolicy) -> None:
+        self._run, self._number, self.behaviour = run, number, behaviour
         self.name = f"iteration_{number}"
         self.seed = run.config.run.seed * SEEDS_OF_A_RUN + number
-        missing = max(0, run.config.offline.rollouts - len(start.episodes))
-        self._new_starts = rollout_starts(run.config.run.seed, number, missing)
+        self._starts = rollout_starts(run.config.run.seed, number, run.config.offline.rollouts)
 
     @cached_property
     def data(self) -> list[EpisodeArrays]:
         """All episodes so far; there are as many as needed after :meth:`prepare`."""
         return self._run.episodes(self._number)
 
-    @cached_property
-    def rolled_out(self) -> RolledOut:
-        """The policy that is improved, with all its rollouts; after :meth:`prepare`.
-
-        The new ones come first: with them its rivals are compared, as those of the trial that it
-        has passed are partly luck.
-        """
-        return RolledOut(
-            self.behaviour,
-            [*self._new_starts, *self._start.starts],
-            [*self._run.rollouts(self.name), *self._start.episodes],
-        )
-
-    def run(self) -> RolledOut:
-        """Improve the policy that has been rolled out; what imitation makes of it must win.
+    def run(self) -> DiffusionPolicy:
+        """Improve the policy that has just been rolled out; what imitation makes of it must win.
 
         The critics know best what the newest rollouts did, so the improvement starts from the
         policy that made them and not from one that has been re-trained since. How far they can be
         trusted is for the trials to say: another improvement follows one that was adopted.
         """
         self.prepare()
-        offline, best = self._run.config.offline, self.rolled_out
+        offline, best = self._run.config.offline, self.behaviour
         for which in range(IMPROVEMENTS if offline.check_episodes else 1):
             improved = self._improved(which, best)
             if improved is best:
@@ -82,7 +67,7 @@ class OfflineIteration:
         if offline.imitate == "none" or not offline.check_episodes:
             return best
         self._run.journal.do(
-            f"{self.name}:re-training", lambda folder: self._reimitate(folder, best.policy)
+            f"{self.name}:re-training", lambda folder: self._reimitate(folder, best)
         )
         again = self._run.load(f"{self.name}/{RETRAINED}/bundle")
         return self._adopted(RETRAINING_TRIAL, RETRAINING, again, best)
@@ -92,54 +77,46 @@ class OfflineIteration:
         self._run.journal.do(f"{self.name}:rollouts", self._roll_out)
         self._run.journal.do(f"{self.name}:critics", self._fit_critics)
 
-    def _improved(self, which: int, behaviour: RolledOut) -> RolledOut:
+    def _improved(self, which: int, behaviour: DiffusionPolicy) -> DiffusionPolicy:
         """The policy after another improvement, if that passes its trial, else ``behaviour``."""
         step = f"improvement {which + 1}" if which else "improvement"
         self._run.journal.do(
-            f"{self.name}:{step}", lambda folder: self._improve(folder, which, behaviour.policy)
+            f"{self.name}:{step}", lambda folder: self._improve(folder, which, behaviour)
         )
         candidate = self._run.load(f"{self.name}/{CANDIDATES[which]}")
         return self._adopted(f"{step} trial", which, candidate, behaviour)
 
     def _adopted(
-        self, step: str, which: int, candidate: DiffusionPolicy, behaviour: RolledOut
-    ) -> RolledOut:
+        self, step: str, which: int, candidate: DiffusionPolicy, behaviour: DiffusionPolicy
+    ) -> DiffusionPolicy:
         """The candidate if it passes its trial, else the behaviour policy."""
-        config, own = self._run.config, (*CANDIDATES, RETRAINED)[which]
+        config = self._run.config
         starts = trial_starts(config.run.seed, self._number, which, config.offline.check_episodes)
 
         def trial(folder: Path) -> Result:
             # The gate has judged an improvement; nothing has judged a re-training.
             done = self.trial(candidate, behaviour, starts, judged=which != RETRAINING)
             if done.episodes:
-                save_episodes(folder / own / ROLLOUTS, done.episodes)
+                save_episodes(folder / (*CANDIDATES, RETRAINED)[which] / ROLLOUTS, done.episodes)
             return done.as_dict()
 
-        if not self._run.journal.do(f"{self.name}:{step}", trial)["adopted"]:
-            return behaviour
-        episodes = self._run.rollouts(f"{self.name}/{own}")
-        return RolledOut(candidate, starts[: len(episodes)], episodes)
+        trial_log = self._run.journal.do(f"{self.name}:{step}", trial)
+        return candidate if trial_log["adopted"] else behaviour
 
     # --- steps; each leaves its result in the iteration's folder
 
     def _roll_out(self, folder: Path) -> Result:
-        """As many new episodes as the policy's own trial has left to be done."""
-        run, total = self._run, len(self._new_starts)
+        run = self._run
+        before, total = run.source.env_steps, len(self._starts)
 
         def on_episodes(ended: int) -> None:
             run.on_step("roll out", ended, total)
 
         on_episodes(0)
-        new: list[EpisodeArrays] = []
-        if total:
-            new = run.source.collect(self.behaviour, self._new_starts, on_episodes)
-            save_episodes(folder / ROLLOUTS, new)
-        success = self.rolled_out.success
-        return {
-            "episodes": len(new),
-            "success": sum(success) / len(success),
-            "env_steps": sum(len(episode) for episode in new),
-        }
+        episodes = run.source.collect(self.behaviour, self._starts, on_episodes)
+        save_episodes(folder / ROLLOUTS, episodes)
+        success = sum(e.outcome == "success" for e in episodes) / len(episodes)
+        return {"success": success, "env_steps": run.source.env_steps - before}
 
     def fit_critics(self, folder: Path, config: TrainConfig) -> tuple[OfflineCritics, Result]:
         """Q and V of this iteration's data, kept in ``folder``, and what was logged of them."""
@@ -158,8 +135,8 @@ class OfflineIteration:
                 run.source,
                 self.behaviour,
                 critics,
-                self.rolled_out.episodes,
-                self.rolled_out.starts,
+                load_episodes(folder / ROLLOUTS),
+                self._starts,
                 run.task.max_steps,
                 seed=self.seed,
             ).as_dict()
@@ -198,7 +175,7 @@ class OfflineIteration:
     def trial(
         self,
         candidate: DiffusionPolicy,
-        behaviour: RolledOut,
+        behaviour: DiffusionPolicy,
         starts: Sequence[int],
         *,
         judged: bool,
