@@ -3,8 +3,7 @@
 Pins: the policy that was best in the evaluations is the one that is kept, the later one at equal
 success, unless the last one is better on other start states; recorded log-probabilities that aren't
 the policy's are refused; a learning rate that is far too high ends a round early and is taken back;
-an interrupted stage keeps the rounds that it has done; two lucky
-evaluations don't end it.
+an interrupted stage keeps the rounds that it has done; two lucky evaluations don't end it.
 """
 
 from __future__ import annotations

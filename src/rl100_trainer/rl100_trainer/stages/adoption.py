@@ -73,15 +73,15 @@ def try_out(
         episodes.extend(new)
         return [episode.outcome == "success" for episode in new]
 
-    wins = losses = 0
+    successes = [0, 0]  # of the candidate and of the behaviour policy; wins are where they differ
     while not test.finished:
         ours, theirs = run(candidate), run(behaviour)
         for one, other in zip(ours, theirs, strict=True):
             test.update(one, other)
-        wins, losses = wins + sum(ours), losses + sum(theirs)
+        successes = [successes[0] + sum(ours), successes[1] + sum(theirs)]
     log: dict[str, float | str] = {
-        "candidate_success": wins / test.pairs,
-        "behaviour_success": losses / test.pairs,
+        "candidate_success": successes[0] / test.pairs,
+        "behaviour_success": successes[1] / test.pairs,
         **test.as_dict(),
     }
     adopted = test.adopt() and (judged or test.wins > test.losses)

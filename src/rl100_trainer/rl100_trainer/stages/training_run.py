@@ -103,14 +103,14 @@ class TrainingRun:
         before it, the trials'."""
         merged = list(self.demonstrations)
         for iteration in range(1, number + 1):
-            merged += self.rollouts(f"iteration_{iteration}")
+            merged += load_episodes(self.run_folder / f"iteration_{iteration}" / ROLLOUTS)
             if iteration < number:
                 for tried in (*CANDIDATES, RETRAINED):
                     merged += self.rollouts(f"iteration_{iteration}/{tried}")
         return merged
 
     def rollouts(self, folder: str) -> list[EpisodeArrays]:
-        """The episodes kept in ``folder``, if any."""
+        """The episodes kept in ``folder``, if any: not every candidate has had a trial."""
         path = self.run_folder / folder / ROLLOUTS
         return load_episodes(path) if path.is_file() else []
 
