@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rl100.metaworld.switch import METAWORLD
 from rl100_contracts.errors import ContractError
+from rl100_contracts.task import builtin_tasks
 from rl100_trainer.data.dataset import EpisodeArrays
 from rl100_trainer.learning_task import LearningTask
 from rl100_trainer.rollouts.environment import EnvFactory
@@ -47,6 +48,11 @@ def problem_named(name: str) -> Problem:
         return _reach()
     if name.startswith(METAWORLD):
         return _metaworld(name.removeprefix(METAWORLD))
+    if name not in builtin_tasks() and not name.endswith((".yaml", ".yml")):
+        raise ContractError(
+            f"task '{name}' is unknown: give one of {', '.join(builtin_tasks())}, reach, "
+            f"{METAWORLD}<task>, or the path of a task file that ends in .yaml"
+        )
     return _push(name)
 
 

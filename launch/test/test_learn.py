@@ -110,7 +110,8 @@ def test_seeds_that_would_learn_from_the_evaluation_are_refused(tmp_path: Path) 
 
 
 def test_unknown_tasks_are_told() -> None:
-    with pytest.raises(ContractError, match="psh"):
+    known = "'psh' is unknown: give one of push, push_rgb, reach, metaworld:"
+    with pytest.raises(ContractError, match=known):
         problem_named("psh")
     if importlib.util.find_spec("metaworld") is None:
         with pytest.raises(ContractError, match="make metaworld"):

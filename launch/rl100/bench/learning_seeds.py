@@ -122,9 +122,12 @@ def measured(
     """What ``measure`` gives for each seed, drawn beside their folders.
 
     Raises:
-        ContractError: seeds that are too large, or whatever ``measure`` raises.
+        ContractError: an unknown task, seeds that are too large, or whatever ``measure`` raises.
     """
+    from rl100.problems import problem_named
+
     task = options.task or (QUICK_TASK if options.quick else "push")
+    problem_named(task)  # an unknown one is refused before its folder is named
     if options.first_seed + options.seeds > SEEDS:
         raise ContractError(
             f"--first-seed {options.first_seed} --seeds {options.seeds}: seeds are 0 to "

@@ -105,7 +105,7 @@ class VectorSource:
         try:
             walk = self._episodes(policy, "k_step", seeds, self._fresh(seeds), explore)
             for slots, decisions, chosen in walk:
-                for row, episode in enumerate(chosen):
+                for row, episode in enumerate(chosen if explore else ()):
                     chains[episode].append(decisions.chains[row])
                     log_probs[episode].append(decisions.log_probs[row])
                 success[chosen] |= self._pool.batch.success[slots]
