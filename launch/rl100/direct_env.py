@@ -15,6 +15,7 @@ from rl100_contracts.decode import Intrinsics
 from rl100_contracts.images import view_of
 from rl100_contracts.motion import Shaped
 from rl100_contracts.observation import Observation, ObservationAssembler
+from rl100_contracts.rewards import step_rewards
 from rl100_contracts.task import NANOSECONDS, Task
 from rl100_perception.pipeline import CloudPipeline
 from rl100_perception.view import View
@@ -29,7 +30,7 @@ class Step:
     """What one control step gave.
 
     Attributes:
-        reward: the task's success reward in the step that solves it, else 0.
+        reward: of the task: success in the step that solves it, less the penalties of each.
         terminated: solved.
         truncated: the step limit was reached first.
         shaped: the action after limits.
@@ -62,6 +63,7 @@ class DirectEnv:
         self._episode = DirectEpisode(self.world)
         self._assembler = ObservationAssembler(task)
         self._stamp_ns = FIRST_STAMP_NS
+        self._executed: NDArray[np.float32] | None = None
 
     @property
     def target(self) -> NDArray[np.float64]:
@@ -77,6 +79,7 @@ class DirectEnv:
         """Start the episode of ``seed``."""
         self._episode.reset(seed)
         self._assembler.clear()
+        self._executed = None
         self._stamp_ns = FIRST_STAMP_NS
         self._sense()
         return self.observe()
@@ -84,12 +87,15 @@ class DirectEnv:
     def step(self, action: NDArray[np.floating], *, sense: bool = True) -> Step:
         """Execute one action (d,), task units, within the task's limits, and look afterwards."""
         shaped = self._episode.act(action)
+        before = shaped.action if self._executed is None else self._executed
+        self._executed = shaped.action
         truth = self._episode.truth
         self._stamp_ns += self.task.control.period_ns
         if sense:
             self._sense()
+        actions = np.stack([before, shaped.action])
         return Step(
-            self.task.reward.success if truth.success else 0.0,
+            float(step_rewards(self.task, actions, truth.success)[-1]),
             truth.success,
             truth.done and not truth.success,
             shaped,

@@ -32,6 +32,7 @@ from rl100_contracts.episode import (
 )
 from rl100_contracts.errors import ContractError
 from rl100_contracts.observation import ObservationAssembler, ObservationError, observed_streams
+from rl100_contracts.rewards import step_rewards
 from rl100_contracts.task import NANOSECONDS, Task
 from rl100_trainer.data.dataset import (
     MODE_POLICY,
@@ -41,7 +42,6 @@ from rl100_trainer.data.dataset import (
     segments,
     stack_observations,
 )
-from rl100_trainer.data.rewards import step_rewards
 from rl100_trainer.data.store import load_episodes, save_episodes
 
 CACHE_FORMAT = 3

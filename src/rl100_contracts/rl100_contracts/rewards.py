@@ -20,7 +20,8 @@ def step_rewards(task: Task, actions: FloatArray, success: bool) -> FloatArray:
         actions: (T, d), task units.
     """
     rules = task.reward
-    rewards = np.full(len(actions), -rules.step_penalty, dtype=np.float32)
+    rewards = np.zeros(len(actions), dtype=np.float32)
+    rewards -= rules.step_penalty
     if rules.jitter_penalty > 0.0:
         largest = np.maximum(np.abs(task.action.low), np.abs(task.action.high))
         change = np.diff(actions, axis=0, prepend=actions[:1]) / largest
