@@ -149,6 +149,35 @@ def parity_command(folder: Folder = Path("data"), task: TaskName = "push") -> No
         raise typer.Exit(1)
 
 
+@app.command("compare")
+def compare_command(
+    candidate: Annotated[str, typer.Argument(help="New policy: run, bundle or version.")],
+    behaviour: Annotated[str, typer.Argument(help="Policy that it would replace.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of episodes of both; may be repeated.")],
+    pairs: Annotated[int, typer.Option(min=1, help="The trial is over after so many.")] = 100,
+) -> None:
+    """Say whether a new policy is better than the old one, by the verdicts on recorded episodes.
+
+    They are paired in the order in which they were recorded, so take turns, with like starts and
+    like settings. It may be asked after every pair. Exit status 1: not better, or not known yet.
+    """
+    from rl100.compare_episodes import compare, labelled_episodes, policy_version_of
+    from rl100.statistics import wilson_interval
+
+    versions = policy_version_of(candidate), policy_version_of(behaviour)
+    result = compare(labelled_episodes(data), *versions, pairs)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("policy", "episodes", "success", "95 %"):
+        table.add_column(heading)
+    for version, won, count in zip(versions, result.successes, result.episodes, strict=True):
+        low, high = wilson_interval(won, count)
+        table.add_row(version, str(count), f"{won / count:.0%}", f"{low:.0%} – {high:.0%}")
+    Console().print(table)
+    typer.echo(f"{versions[0]}: {result.sentence()}")
+    if not result.test.adopt():
+        raise typer.Exit(1)
+
+
 def _problems(path: Path, task: Task | None) -> Iterator[str]:
     try:
         info = check_episode(path, task)

@@ -1,4 +1,6 @@
-"""Pins ``rl100 episodes``: what is listed, what a check finds, and that nothing is changed."""
+"""Pins ``rl100 episodes``: what is listed, what a check finds, that nothing is changed, and what
+the verdicts on episodes of two policies say of them.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +31,17 @@ def definitions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def record(data: Path, name: str, outcome: Outcome, skip: str = "") -> Path:
+def record(
+    data: Path, name: str, outcome: Outcome, skip: str = "", version: str = "v1", second: int = 0
+) -> Path:
     writer = EpisodeWriter(data, name, TASK)
     for tick in range(20):
-        stamp_ns = 100 * NANOSECONDS + tick * TASK.control.period_ns
+        stamp_ns = (100 + second) * NANOSECONDS + tick * TASK.control.period_ns
         message = b"\0\1\0\0" + struct.pack("<iI", *divmod(stamp_ns, NANOSECONDS)) + bytes(64)
         for stream, spec in TASK.streams.items():
             if spec.role is not Role.EVENT and stream != skip:
                 writer.write(stream, stamp_ns, message)
-    writer.finish(outcome, "ann", 20, "v1", "policy")
+    writer.finish(outcome, "ann", 20, version, "policy")
     return data / name
 
 
@@ -118,3 +122,42 @@ def test_missing_folder_is_one_sentence(tmp_path: Path) -> None:
     for command in ("list", "check"):
         with pytest.raises(ContractError, match="no such folder of episodes"):
             run(command, tmp_path / "nowhere")
+
+
+def test_two_policies_are_compared_by_their_verdicts(tmp_path: Path) -> None:
+    """New and old in turns: the new one wins every pair, so that few pairs suffice."""
+    for number in range(9):
+        record(tmp_path, f"a{number}", Outcome.SUCCESS, version="new", second=2 * number)
+        record(tmp_path, f"b{number}", Outcome.FAILURE, version="old", second=2 * number + 1)
+        code, out, _ = run("compare", "new", "old", "--data", tmp_path)
+        assert code == int("new: better" not in out)
+        if number < 3:
+            assert "no verdict yet" in out
+    assert "new: better" in out and "9 " in out
+    assert run("compare", "old", "new", "--data", tmp_path)[0] == 1
+    assert "old: worse" in run("compare", "old", "new", "--data", tmp_path)[1]
+
+
+def test_a_trial_that_is_over_keeps_what_is_no_worse(tmp_path: Path) -> None:
+    verdicts = [(True, True), (True, False), (False, False), (False, True), (False, True)]
+    for number, (new, old) in enumerate(verdicts):
+        for version, won in (("new", new), ("old", old)):
+            outcome = Outcome.SUCCESS if won else Outcome.FAILURE
+            record(tmp_path, f"{version}{number}", outcome, version=version, second=number)
+    record(tmp_path, "thrown_away", Outcome.DISCARDED, version="new", second=0)
+    for pairs, code, words in (
+        (2, 0, "no worse (1 won, 0 lost"),
+        (5, 1, "not better (1 won, 2 lo"),
+    ):
+        found, out, _ = run("compare", "new", "old", "--data", tmp_path, "--pairs", pairs)
+        assert found == code and words in out
+
+
+def test_comparisons_that_make_no_sense_are_told(data: Path) -> None:
+    for arguments, words in (
+        (("v1", "v1"), "compared with itself"),
+        (("v1", "v9"), "with the policy v9: there are those of v1"),
+        ((data, "v1"), "holds no bundle"),
+    ):
+        with pytest.raises(ContractError, match=words):
+            run("compare", *arguments, "--data", data)
