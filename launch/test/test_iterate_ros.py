@@ -99,6 +99,19 @@ def test_recorded_rollouts_serve_an_online_update(run: Path, tmp_path: Path) -> 
     assert (tmp_path / "next" / "learner.safetensors").is_file()
 
 
+def test_too_few_decisions_are_told(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rl100_trainer.stages.recorded.FEWEST_DECISIONS", 10_000)
+    previous = tmp_path / "previous"
+    previous.mkdir()
+    pushed = run / "ros" / "bundles" / "push_0001"
+    (previous / "bundle").symlink_to(pushed, target_is_directory=True)
+    request = stage("online", run, tmp_path / "next")
+    with pytest.raises(ContractError, match=r"decisions, and an update takes 10000 or more"):
+        run_stage(dataclasses.replace(request, previous=previous), ignore_progress)
+
+
 def test_other_denoising_steps_than_recorded_are_told(run: Path, tmp_path: Path) -> None:
     previous = tmp_path / "previous"
     previous.mkdir()
@@ -134,5 +147,5 @@ def test_mistakes_are_told_in_a_sentence(run: Path, tmp_path: Path) -> None:
     request = StageRequest(
         "offline", "push", [run / "ros" / "data"], tmp_path / "next", previous=tmp_path
     )
-    with pytest.raises(ContractError, match="wants the folder of a finished run"):
+    with pytest.raises(ContractError, match="must be a finished run"):
         run_stage(request, ignore_progress)

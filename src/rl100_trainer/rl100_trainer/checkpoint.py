@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rl100_contracts.errors import ContractError
 from rl100_contracts.loading import StrictModel, load_json_model, sync, write_json_atomic
@@ -64,6 +64,21 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(str(path))
     except (OSError, SafetensorError) as error:
         raise ContractError(f"{path}: cannot be read ({error})") from None
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Put the weights of a file into a network.
+
+    Raises:
+        ContractError: the file is unreadable, or of another network.
+    """
+    try:
+        network.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ContractError(
+            f"{path}: doesn't fit the networks of this configuration ({reason})"
+        ) from None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:

@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from rl100_contracts.bundle import CONFIG
 from rl100_contracts.errors import ContractError
 from rl100_contracts.loading import StrictModel, describe, parse_model, read_text
 
@@ -184,13 +185,19 @@ class OnlineConfig(StrictModel):
     environments: Count = Field(default=64, description="simulated worlds side by side")
     decisions: Count = Field(default=20, description="decisions of each between two updates")
     learning_rate: Rate = Field(
-        default=2e-4, description="Adam, of denoiser and encoder; falls to 15 % linearly"
+        default=2e-4,
+        description="Adam, of denoiser and encoder; falls to 15 % linearly over env_steps (on "
+        "recorded episodes, whose number nobody knows, it does not)",
     )
     clip: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1, description="ε of PPO, for each denoising step"
     )
     train_encoder: bool = Field(default=True, description="false: frozen, as in the offline stage")
-    distill_weight: Weight = Field(default=1.0, description="λ_CD, offline too; 0: no student")
+    distill_weight: Weight = Field(
+        default=1.0,
+        description="λ_CD, offline too: the student's learning rate by imitation's (it has an Adam "
+        "of its own, which a factor of its loss would not slow down); 0: no student",
+    )
 
 
 class RunConfig(StrictModel):
@@ -207,7 +214,10 @@ class RunConfig(StrictModel):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: a GPU when there is one"
     )
-    checkpoint_every: Count = Field(default=500, description="optimiser steps between checkpoints")
+    checkpoint_every: Count = Field(
+        default=500,
+        description="optimiser steps between checkpoints of imitation (online: every evaluation)",
+    )
 
 
 class TrainConfig(StrictModel):
@@ -326,6 +336,14 @@ def load_config(
         keys = _merge(keys, _read_layer(entry))
     keys = _with_overrides(keys, overrides)
     return parse_model(TrainConfig, keys, str(layers[0] if layers else "configuration"))
+
+
+def config_of_run(run: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Configuration of a finished run's bundle, with overrides; raises ContractError."""
+    path = run / "bundle" / CONFIG
+    if not path.is_file():
+        raise ContractError(f"{path}: not there: what is gone on from must be a finished run")
+    return load_config(path, overrides)
 
 
 def _with_overrides(keys: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

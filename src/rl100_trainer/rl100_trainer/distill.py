@@ -10,7 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rl100_trainer.config import TrainConfig
 from rl100_trainer.networks.policy import DiffusionPolicy
+
+
+def student_rate(config: TrainConfig) -> float:
+    """Learning rate of the student in the reinforcement learning stages: λ_CD × imitation's."""
+    return config.online.distill_weight * config.imitation.learning_rate
 
 
 def consistency_loss(

@@ -26,7 +26,7 @@ from rl100_node.executors import call_soon
 from rl100_node.parameters import declare
 from rl100_node.running import run_node
 from rl100_trainer.child import Outcome, TrainingProcess, training_command
-from rl100_trainer.config import load_config
+from rl100_trainer.config import config_of_run, load_config
 
 STAGES = ("il", "offline", "online")
 LOAD_SERVICE = "/rl100_policy/load_bundle"
@@ -122,7 +122,10 @@ class TrainerNode(Node):
         if (goal.stage != "il") != bool(goal.previous):
             word = "takes no" if goal.previous else "needs a"
             raise ContractError(f"stage {goal.stage} {word} run to go on from (field previous)")
-        load_config(None, list(goal.overrides))  # a mistake is told before a process starts
+        if goal.previous:  # a mistake is told before a process starts
+            config_of_run(Path(goal.previous), goal.overrides)
+        else:
+            load_config(None, goal.overrides)
         output = Path(goal.output) if goal.output else self._new_run(goal.stage, task)
         outcome = await self._run_child(handle, goal, task, output)
         if outcome.result is None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from rl100_contracts.bundle import CONFIG
 from rl100_contracts.errors import ContractError, Interrupted
-from rl100_contracts.task import load_task
-from rl100_trainer.config import TrainConfig, load_config
+from rl100_contracts.task import Task, load_task
+from rl100_trainer.config import TrainConfig, config_of_run, load_config
 from rl100_trainer.console import StopFlag
 from rl100_trainer.data.bags import read_episodes
+from rl100_trainer.data.dataset import EpisodeArrays
+from rl100_trainer.disc import disc_told
 from rl100_trainer.progress import Progress, ProgressCallback
 from rl100_trainer.stages.imitation import train_imitation
 from rl100_trainer.stages.recorded import RecordedStage
@@ -51,10 +53,7 @@ class StageRequest:
         """The whole configuration; raises ContractError."""
         if self.config or self.previous is None:
             return load_config(self.config or None, self.overrides)
-        path = self.previous / "bundle" / CONFIG
-        if not path.is_file():
-            raise ContractError(f"{path}: not there: --previous wants the folder of a finished run")
-        return load_config(path, self.overrides)
+        return config_of_run(self.previous, self.overrides)
 
 
 def run_stage(request: StageRequest, show: ProgressCallback) -> tuple[TrainedPolicy, list[str]]:
@@ -89,20 +88,32 @@ def run_stage(request: StageRequest, show: ProgressCallback) -> tuple[TrainedPol
         )
         for sentence in report.skipped:
             print(f"skipped: {sentence}", file=sys.stderr)
-        if stage == "il":
-            result = train_imitation(
-                config,
-                task,
-                episodes,
-                request.out,
-                image_weights=request.image_weights,
-                progress=show,
-                stop=stop,
-            )
-            return result, report.skipped
-        assert request.previous is not None
-        recorded = RecordedStage(
-            config, task, episodes, request.previous, request.out, progress=show, stop=stop
-        )
-        result = recorded.offline() if stage == "offline" else recorded.online()
+        then = "it goes on from the last checkpoint" if stage == "il" else "it begins again"
+        with disc_told(f"{request.out}: the run", then):
+            result = _train(request, config, task, episodes, show, stop)
     return result, report.skipped
+
+
+def _train(
+    request: StageRequest,
+    config: TrainConfig,
+    task: Task,
+    episodes: Sequence[EpisodeArrays],
+    show: ProgressCallback,
+    stop: StopFlag,
+) -> TrainedPolicy:
+    if request.stage == "il":
+        return train_imitation(
+            config,
+            task,
+            episodes,
+            request.out,
+            image_weights=request.image_weights,
+            progress=show,
+            stop=stop,
+        )
+    assert request.previous is not None
+    recorded = RecordedStage(
+        config, task, episodes, request.previous, request.out, progress=show, stop=stop
+    )
+    return recorded.offline() if request.stage == "offline" else recorded.online()

@@ -1,11 +1,13 @@
-"""The command: JSON lines and a bundle, one-sentence refusals, SIGINT keeps the checkpoint (130),
-and the child process around it ends within seconds and says how it ended.
+"""The command: JSON lines and a bundle, one-sentence refusals, SIGINT and a full disc keep the
+checkpoint, and the child process around it ends within seconds and says how it ended.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -16,10 +18,13 @@ from typing import Any
 import pytest
 
 from rl100_contracts.bundle import verify_bundle
+from rl100_contracts.errors import ContractError
 from rl100_contracts.loading import write_text_atomic
-from rl100_contracts.task import Task
+from rl100_contracts.task import Task, load_task
 from rl100_trainer.child import Outcome, TrainingProcess, training_command
 from rl100_trainer.cli import main
+from rl100_trainer.progress import ignore_progress
+from rl100_trainer.stage_runner import StageRequest, run_stage
 
 _spec = importlib.util.spec_from_file_location("trainer_bags", Path(__file__).parent / "bags.py")
 assert _spec is not None and _spec.loader is not None
@@ -100,6 +105,26 @@ def test_wrong_words_are_one_sentence(
     told = capsys.readouterr().err.strip()
     assert end.value.code == 2
     assert said in told and told.startswith("error: train") and len(told.splitlines()) == 1
+
+
+def test_a_disc_that_is_full_is_told_wherever_it_shows(
+    prepared: tuple[str, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log is written more often than checkpoints are, so it is the first one to fail."""
+    task, data, run = prepared
+    settings = (*SMALL, "imitation.steps=60", "run.checkpoint_every=20")
+    request = StageRequest("il", task, [data], run, overrides=settings)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rl100_trainer.runlog.RunLog.scalars", full)
+        with pytest.raises(ContractError, match=r"run: the run cannot be written .No space left"):
+            run_stage(request, ignore_progress)
+    assert json.loads((run / "checkpoint" / "state.json").read_text())["step"] == 40
+    result, _ = run_stage(request, ignore_progress)
+    verify_bundle(result.bundle, load_task(task))
 
 
 @pytest.mark.slow

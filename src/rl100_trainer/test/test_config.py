@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rl100_contracts.errors import ContractError
-from rl100_trainer.config import TrainConfig, load_config, preset_names
+from rl100_trainer.config import TrainConfig, config_of_run, load_config, preset_names
 
 
 def test_unknown_key_is_one_sentence_with_a_hint() -> None:
@@ -77,3 +77,16 @@ def test_the_papers_critics_bootstrap_and_imitation_takes_all(preset: str) -> No
     config = load_config(preset)
     assert config.critic.monte_carlo == 0.0
     assert config.offline.imitate == "all"
+
+
+def test_overrides_of_a_later_stage_are_checked_against_its_runs_configuration(
+    tmp_path: Path,
+) -> None:
+    """σ_max below the default σ_min is fine in a run whose σ_min is lower still."""
+    earlier = load_config(None, ["diffusion.sigma_min=0.01"])
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "config.yaml").write_text(earlier.to_yaml())
+    config = config_of_run(tmp_path, ["diffusion.sigma_max=0.1"])
+    assert (config.diffusion.sigma_min, config.diffusion.sigma_max) == (0.01, 0.1)
+    with pytest.raises(ContractError, match="must be a finished run"):
+        config_of_run(tmp_path / "bundle")

@@ -244,6 +244,23 @@ def test_the_encoder_starts_from_given_weights(tmp_path: Path, config: TrainConf
     )
     trained = load_tensors(result.bundle / WEIGHTS)["encoder.image.backbone.conv1.weight"]
     assert float((trained - weights["conv1.weight"]).abs().max()) < 0.01  # one step away
+
+    def killed() -> bool:
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        train_imitation(
+            still,
+            task,
+            rgb_episodes(task),
+            tmp_path / "killed",
+            image_weights=tmp_path / "resnet18.safetensors",
+            stop=killed,
+        )
+    # Resumed without naming them: it began with them.
+    resumed = train_imitation(still, task, rgb_episodes(task), tmp_path / "killed")
+    again = load_tensors(resumed.bundle / WEIGHTS)["encoder.image.backbone.conv1.weight"]
+    assert torch.equal(again, trained)
     cloud_task = load_task("push")
     with pytest.raises(ContractError, match=r"any\.safetensors: task 'push' observes no image"):
         train_imitation(

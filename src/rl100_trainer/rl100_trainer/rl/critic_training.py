@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from rl100_contracts.errors import ContractError
 from rl100_trainer.config import AugmentationConfig, CriticConfig
 from rl100_trainer.data.augmentation import DEFAULT_AUGMENTATION, augmented
 from rl100_trainer.data.transitions import Transitions
@@ -40,7 +42,11 @@ def _fit(
     report: Callable[[int, float], None],
     after: Callable[[], None] = lambda: None,
 ) -> float:
-    """AdamW with cosine decay on random batches of ``rows``; returns the mean last loss."""
+    """AdamW with cosine decay on random batches of ``rows``; returns the mean last loss.
+
+    Raises:
+        ContractError: the loss is not finite.
+    """
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, 0.05 * rate)
     recent = torch.zeros(())
@@ -54,7 +60,13 @@ def _fit(
         schedule.step()
         after()
         recent = 0.98 * recent + 0.02 * loss.detach().cpu() if step else loss.detach().cpu()
-        report(step + 1, float(recent))
+        shown = float(recent)
+        if not math.isfinite(shown):  # once it isn't, it stays so
+            raise ContractError(
+                f"a loss of the critics or of their model is not finite after {step + 1} of "
+                f"{steps} steps: check the episodes for outliers in states, actions and rewards"
+            )
+        report(step + 1, shown)
     return float(recent)
 
 

@@ -94,6 +94,8 @@ class ImitationTrainer:
         phase = self._phase(DENOISER, trained, config.steps, config.learning_rate)
         if checkpoint is not None:
             phase.restore(checkpoint)
+        else:  # whoever resumes a run begins with the weights that this one was given
+            context.save(DENOISER, 0, phase.tensors())
 
         def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
             index = torch.randint(len(self.windows), (config.batch_size,), generator=generator)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rl100_contracts.errors import ContractError
-from rl100_trainer.checkpoint import load_tensors, save_tensors
+from rl100_trainer.checkpoint import load_weights, save_tensors
 from rl100_trainer.config import TrainConfig
 from rl100_trainer.data.dataset import EpisodeArrays
 from rl100_trainer.data.transitions import Transitions, make_transitions
@@ -49,8 +49,8 @@ def load_critics(
 ) -> OfflineCritics:
     """Critics with the Q and V that :func:`save_critics` wrote; raises ContractError."""
     critics = OfflineCritics(policy, config.critic, seed, config.augmentation)
-    critics.q.load_state_dict(load_tensors(folder / Q))
-    critics.v.load_state_dict(load_tensors(folder / VALUE))
+    load_weights(critics.q, folder / Q)
+    load_weights(critics.v, folder / VALUE)
     return critics
 
 
@@ -84,13 +84,16 @@ def fit_critics(
     Raises:
         ContractError: too few episodes to learn from.
     """
-    if len(episodes) < 2 or all(len(e) <= task.spec.n_action_steps for e in episodes):
+    data = _transitions(policy, config, task, episodes)
+    # A chunk whose next observation is known: gaps cut episodes into pieces, which may be short.
+    if len(episodes) < 2 or int((data.discounts[data.rows] > 0.0).sum()) < 2:
         raise ContractError(
-            f"offline learning needs two episodes or more that are longer than one action chunk "
-            f"({task.spec.n_action_steps} steps); there are {len(episodes)}: record more"
+            f"offline learning needs two episodes or more with pieces that are longer than one "
+            f"action chunk ({task.spec.n_action_steps} steps); there are {len(episodes)} episodes: "
+            "record more"
         )
     critics = OfflineCritics(policy, config.critic, seed, config.augmentation)
-    return critics, critics.fit_values(_transitions(policy, config, task, episodes), on_step)
+    return critics, critics.fit_values(data, on_step)
 
 
 def improve(

@@ -19,7 +19,7 @@ import torch
 from rl100_contracts.bundle import WEIGHTS
 from rl100_contracts.errors import ContractError
 from rl100_trainer.baselines.wsrl import finetune
-from rl100_trainer.checkpoint import CHECKPOINT, load_checkpoint, load_tensors
+from rl100_trainer.checkpoint import CHECKPOINT, load_checkpoint, load_weights
 from rl100_trainer.networks.policy import DiffusionPolicy
 from rl100_trainer.rollouts.vector import VectorSource
 from rl100_trainer.runlog import RunLog, forget_metrics, rewind_metrics
@@ -91,7 +91,7 @@ class IterativeTraining(TrainingRun):
         value = make_value(policy, self.config.run.seed)
         last = self.run_folder / f"iteration_{self.iterations}" / VALUE
         if last.is_file():
-            value.load_state_dict(load_tensors(last))
+            load_weights(value, last)
         seeds = self._choice_seeds()
         stage = OnlineStage(
             policy,

@@ -153,18 +153,24 @@ class Phase:
             group["lr"] = learning_rate(self.step, self.steps, self.rate)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self._trained, LARGEST_GRADIENT)
+        norm = float(nn.utils.clip_grad_norm_(self._trained, LARGEST_GRADIENT))
+        # Before the step: neither the weights nor a checkpoint of them may take in a NaN.
+        if not math.isfinite(norm):
+            raise ContractError(
+                f"the loss of phase {self.name} or its gradient is not finite at step "
+                f"{self.step + 1}: lower the learning rate, and check the data for outliers"
+            )
         self.optimizer.step()
         self.ema.update(self.step)
         self.step += 1
-        return float(norm)
+        return norm
 
     def run(self, loss_function: LossFunction, context: RunContext) -> None:
         """Optimise to the end; afterwards the parameters are their averages.
 
         Raises:
             Interrupted: a stop was requested; the checkpoint is of the last finished step.
-            ContractError: the loss is not finite.
+            ContractError: the loss or its gradient is not finite; the last checkpoint is kept.
         """
         started, first = time.monotonic(), self.step
         while self.step < self.steps:
@@ -192,11 +198,6 @@ class Phase:
         context: RunContext,
     ) -> None:
         value = float(loss.detach())
-        if not math.isfinite(value):
-            raise ContractError(
-                f"the loss of phase {self.name} is not finite at step {self.step}: "
-                "lower the learning rate, and check the data for outliers"
-            )
         per_step = (time.monotonic() - since[0]) / max(1, self.step - since[1])
         scalars = {key: float(part.detach()) for key, part in parts.items()}
         rate = learning_rate(self.step - 1, self.steps, self.rate)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rl100_trainer.config import TrainConfig
 from rl100_trainer.data.transitions import Transitions
-from rl100_trainer.distill import consistency_loss
+from rl100_trainer.distill import consistency_loss, student_rate
 from rl100_trainer.networks.parts import in_parts
 from rl100_trainer.networks.policy import Chain, DiffusionPolicy
 from rl100_trainer.networks.transition import Transition
@@ -82,9 +82,7 @@ class OfflineLearner:
         self.conditions = encode(policy, data)
         rate = config.offline.learning_rate
         self.actor = torch.optim.Adam(policy.denoiser.parameters(), lr=rate, betas=(0.9, 0.99))
-        self.student = torch.optim.Adam(
-            policy.student.parameters(), lr=config.imitation.learning_rate
-        )
+        self.student = torch.optim.Adam(policy.student.parameters(), lr=student_rate(config))
         self.generator = torch.Generator().manual_seed(seed)
         self.gate = Gate(rule=config.offline.gate)
         self._max_steps, self._success = max_steps, success_reward
@@ -116,10 +114,20 @@ class OfflineLearner:
             for key, value in logs.items():
                 sums[key] = sums.get(key, 0.0) + value / steps
             on_step("improve", step + 1, steps, logs["policy_loss"])
-        verdict = self.gate.decide(behaviour, self._estimate(seed), outcomes, logs["kl"])
+        candidate, kl = self._estimate(seed), self._divergence(old)
+        verdict = self.gate.decide(behaviour, candidate, outcomes, kl)
         if not verdict.accepted:
             before.restore()
         return PhaseResult(verdict, sums)
+
+    @torch.no_grad()
+    def _divergence(self, old: DiffusionPolicy) -> float:
+        """KL(old ‖ present policy) of a whole chain, nats, on fresh chains of ``old``."""
+        rows = torch.randint(len(self.data.times), (STATES * CHAINS,), generator=self.generator)
+        condition = self.conditions[rows.to(self.conditions.device)]
+        samples, recorded = self._chains(old, condition)
+        log_ratio = self.policy.chain_log_probs(condition, samples) - recorded
+        return float(clipped_objective(log_ratio, torch.zeros_like(log_ratio[0]), CLIP)[1].kl)
 
     def _step(self, old: DiffusionPolicy) -> dict[str, float]:
         """One optimiser step on fresh chains of the behaviour policy ``old``."""
@@ -135,10 +143,9 @@ class OfflineLearner:
         loss, stats = clipped_objective(log_ratio, advantages, CLIP, self._weights)
         self._descend(self.actor, loss, policy.denoiser)
         logs = {"policy_loss": float(loss.detach()), **stats.as_dict()}
-        weight = self.config.online.distill_weight
-        if weight > 0.0:
+        if self.config.online.distill_weight > 0.0:
             loss = consistency_loss(policy, condition[::CHAINS], DISTILL_LEVELS, self.generator)
-            self._descend(self.student, weight * loss, policy.student)
+            self._descend(self.student, loss, policy.student)
             logs["distill_loss"] = float(loss.detach())
         return logs
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rl100_contracts.errors import ContractError
 from rl100_trainer.config import TrainConfig
-from rl100_trainer.distill import consistency_loss
+from rl100_trainer.distill import consistency_loss, student_rate
 from rl100_trainer.networks.critics import Critic
 from rl100_trainer.networks.encoder import kl_to_standard_normal
 from rl100_trainer.networks.parts import in_parts
@@ -92,6 +92,16 @@ def chain_encoder_loss(
     return code.mean.flatten(1), loss
 
 
+def _check_finite(logs: dict[str, float]) -> None:
+    """A NaN passes every comparison with a limit, so it must not be left to the KL stop."""
+    wrong = [name for name, value in logs.items() if not math.isfinite(value)]
+    if wrong:
+        raise ContractError(
+            f"{', '.join(wrong)} of the online update is not finite; the policies so far are kept: "
+            "give a lower online.learning_rate to a new run"
+        )
+
+
 class OnlineLearner:
     """The update of the online stage; where experience comes from is not its business.
 
@@ -111,9 +121,7 @@ class OnlineLearner:
         self.actor = torch.optim.Adam(
             self.actor_parameters, lr=online.learning_rate, betas=(0.9, 0.99)
         )
-        self.student = torch.optim.Adam(
-            policy.student.parameters(), lr=config.imitation.learning_rate
-        )
+        self.student = torch.optim.Adam(policy.student.parameters(), lr=student_rate(config))
         self.critic = torch.optim.Adam(value.parameters(), lr=CRITIC_RATE)
         self.generator = torch.Generator().manual_seed(seed)
         self.pace = FIRST_PACE
@@ -170,7 +178,8 @@ class OnlineLearner:
             critic_only: leave the policy as it is.
 
         Raises:
-            ContractError: the recorded log-probabilities aren't this policy's.
+            ContractError: the recorded log-probabilities aren't this policy's, or a loss is not
+                finite.
         """
         data = self.prepare(trajectories)
         gap = self.recomputed_difference(data)
@@ -190,8 +199,11 @@ class OnlineLearner:
             order = torch.randperm(len(data), generator=self.generator).to(self.weights.device)
             for index in order.split(minibatch):
                 logs = self._critic_step(data, index)
-                if not critic_only and not stopped:
+                acts = not critic_only and not stopped
+                if acts:
                     logs |= self._actor_step(data, index)
+                _check_finite(logs)
+                if acts:
                     # Only the worst denoising step tells of a collapse in time.
                     reached = max(reached, logs["kl_step"])
                     stopped = reached > KL_STOP
@@ -240,9 +252,7 @@ class OnlineLearner:
         logs["kl_step"] = float(stats.kl_steps.max())
         if online.distill_weight > 0.0:
             loss = consistency_loss(policy, condition, DISTILL_LEVELS, self.generator)
-            self._descend(
-                self.student, online.distill_weight * loss, list(policy.student.parameters())
-            )
+            self._descend(self.student, loss, list(policy.student.parameters()))
             logs["distill_loss"] = float(loss.detach())
         return logs
 

@@ -7,6 +7,7 @@ policy. A run's folder holds its bundle, V and the learner's state; the next run
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from rl100_contracts.task import Task
 from rl100_trainer.checkpoint import (
     load_optimizer,
     load_tensors,
+    load_weights,
     optimizer_tensors,
     save_tensors,
     with_prefix,
@@ -34,10 +36,10 @@ from rl100_trainer.progress import (
     ignore_progress,
     never_stop,
 )
-from rl100_trainer.rollouts.trajectory import Trajectory, trajectory_of_episode
+from rl100_trainer.rollouts.trajectory import trajectory_of_episode
 from rl100_trainer.runlog import RunLog
 from rl100_trainer.stages.improvement import fit_critics, improve
-from rl100_trainer.stages.online import OnlineLearner
+from rl100_trainer.stages.online import MINIBATCHES, OnlineLearner
 from rl100_trainer.stages.online_stage import WARM_UP_ROUNDS
 from rl100_trainer.stages.runs import (
     VALUE,
@@ -52,6 +54,7 @@ from rl100_trainer.stages.runs import (
 
 LEARNER = "learner.safetensors"
 OPTIMIZERS = ("actor", "student", "critic")
+FEWEST_DECISIONS = 8 * MINIBATCHES  # fewer say nothing about which of them were better
 
 
 @dataclass
@@ -88,6 +91,7 @@ class RecordedStage:
 
     def _save(self, policy: DiffusionPolicy, metrics: dict[str, float]) -> TrainedPolicy:
         windows = make_windows(self.episodes, self.task.spec, policy.horizon)
+        known = {name: value for name, value in metrics.items() if math.isfinite(value)}
         return save_policy(
             policy.cpu(),
             self.config,
@@ -96,7 +100,7 @@ class RecordedStage:
             stage=self.stage,
             parent=self.parent,
             observations=windows.observed,
-            metrics={**metrics, "episodes": float(len(self.episodes))},
+            metrics={**known, "episodes": float(len(self.episodes))},
         )
 
     def offline(self) -> TrainedPolicy:
@@ -127,15 +131,24 @@ class RecordedStage:
         """One on-policy update.
 
         Raises:
-            ContractError: no episode was recorded with the previous run's policy, chains included.
+            ContractError: no episode was recorded with the previous run's policy, chains included,
+                or they are too few.
             Interrupted: ``stop`` returned True.
         """
         policy = self._open("online")
-        runs = self._on_policy()
+        own = self._on_policy()
+        chunk, discount = self.task.spec.n_action_steps, self.config.critic.discount
+        runs = [trajectory_of_episode(e, discount, chunk, self.task.max_steps) for e in own]
+        decisions = sum(len(run) for run in runs)
+        if decisions < FEWEST_DECISIONS:
+            raise ContractError(
+                f"the {len(own)} episodes of the policy {self.parent} hold {decisions} decisions, "
+                f"and an update takes {FEWEST_DECISIONS} or more: record a few dozen rollouts"
+            )
         value = make_value(policy, self.config.run.seed)
         warm = (self.previous / VALUE).is_file()
         if warm:
-            value.load_state_dict(load_tensors(self.previous / VALUE))
+            load_weights(value, self.previous / VALUE)
         learner = OnlineLearner(policy, value, self.config, self.config.run.seed)
         self._continue(learner)
         with RunLog(self.run) as log:
@@ -150,10 +163,11 @@ class RecordedStage:
         for name in OPTIMIZERS:
             state |= with_prefix(name, optimizer_tensors(getattr(learner, name)))
         save_tensors(self.run / LEARNER, state)
-        success = sum(e.outcome == "success" for e in self.episodes) / len(self.episodes)
+        success = sum(e.outcome == "success" for e in own) / len(own)
         return self._save(policy, {**logs, "rollout_success": success})
 
-    def _on_policy(self) -> list[Trajectory]:
+    def _on_policy(self) -> list[EpisodeArrays]:
+        """The episodes of the very policy that is updated, with their chains."""
         own = [e for e in self.episodes if e.source == self.parent and e.chains is not None]
         if not own:
             raise ContractError(
@@ -166,8 +180,7 @@ class RecordedStage:
                 f"diffusion.steps is {self.config.diffusion.steps}, but the rollouts were recorded "
                 f"with {', '.join(map(str, sorted(steps)))} denoising steps: leave it as it was"
             )
-        chunk, discount = self.task.spec.n_action_steps, self.config.critic.discount
-        return [trajectory_of_episode(e, discount, chunk, self.task.max_steps) for e in own]
+        return own
 
     def _continue(self, learner: OnlineLearner) -> None:
         """Take over optimisers and pace where the previous run was an online one."""

@@ -19,7 +19,7 @@ from rl100_trainer.checkpoint import (
     CHECKPOINT,
     Checkpoint,
     load_checkpoint,
-    load_tensors,
+    load_weights,
     save_tensors,
 )
 from rl100_trainer.config import TrainConfig, load_config
@@ -179,11 +179,5 @@ def load_policy(bundle: Path, config: TrainConfig, spec: PolicySpec) -> Diffusio
         ContractError: the weights are unreadable, or of other networks than ``config`` describes.
     """
     policy = make_policy(spec, config)
-    try:
-        policy.load_state_dict(load_tensors(bundle / WEIGHTS))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise ContractError(
-            f"{bundle / WEIGHTS}: doesn't fit the networks of this configuration ({reason})"
-        ) from None
+    load_weights(policy, bundle / WEIGHTS)
     return policy

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from rl100_contracts.errors import ContractError
-from rl100_contracts.loading import finite, read_text, write_json_atomic
+from rl100_contracts.loading import finite, read_json, write_json_atomic
+from rl100_trainer.disc import disc_told
 
 STEPS = "steps.json"
 DATA, INTERRUPTED = "data", "interrupted"  # no steps: the demonstrations; seconds of attempts
-
-#: What the system says where a disc is full or a folder can't be written.
-DISC = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EIO,
-)
 
 Result = dict[str, Any]
 
@@ -40,20 +26,21 @@ class Steps:
         data: fingerprint of the demonstrations.
 
     Raises:
-        ContractError: the folder holds a run with other demonstrations.
+        ContractError: the folder holds a run with other demonstrations, or its journal is damaged.
     """
 
     def __init__(self, run: Path, data: str) -> None:
         self._run = run
         self.results: dict[str, Result] = {}
         if (run / STEPS).is_file():
-            self.results = json.loads(read_text(run / STEPS))
+            self.results = read_json(run / STEPS)
         known = self.results.setdefault(DATA, {"fingerprint": data})
         if known["fingerprint"] != data:
             raise ContractError(
                 f"{run}: this run was started with other demonstrations: give another folder"
             )
-        self._write()
+        with disc_told(f"{run / STEPS}: the run's journal", "it goes on"):
+            self._write()
 
     def _write(self) -> None:
         write_json_atomic(self._run / STEPS, self.results)
@@ -68,21 +55,8 @@ class Steps:
         """
         if name in self.results:
             return self.results[name]
-        with self._disc_told(name):
+        with disc_told(f"{self._run}: step '{name}'", "it goes on with this step"):
             return self._do(name, action)
-
-    @contextlib.contextmanager
-    def _disc_told(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, SafetensorError) as error:
-            if isinstance(error, OSError) and error.errno not in DISC:
-                raise
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise ContractError(
-                f"{self._run}: step '{name}' cannot be written ({reason}): make room or mend the "
-                "folder, then give the same command again; it goes on with this step"
-            ) from None
 
     def _do(self, name: str, action: Callable[[Path], Result]) -> Result:
         folder = self._run / name.partition(":")[0]

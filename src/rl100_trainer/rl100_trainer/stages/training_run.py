@@ -10,7 +10,7 @@ from pathlib import Path
 from rl100_contracts.bundle import WEIGHTS
 from rl100_contracts.errors import Interrupted
 from rl100_trainer.baselines.residual import ResidualPolicy
-from rl100_trainer.checkpoint import load_tensors, save_tensors
+from rl100_trainer.checkpoint import load_weights, save_tensors
 from rl100_trainer.config import TrainConfig
 from rl100_trainer.data.dataset import EpisodeArrays
 from rl100_trainer.data.store import load_episodes
@@ -127,7 +127,7 @@ class TrainingRun:
         if self.config.run.algorithm == "wsrl" and folder == "online/policy":
             base = load_policy(self.run_folder / "il" / "bundle", self.config, self.task.spec)
             corrected = ResidualPolicy(base, self.config, self.config.run.seed)
-            corrected.load_state_dict(load_tensors(self.run_folder / folder / WEIGHTS))
+            load_weights(corrected, self.run_folder / folder / WEIGHTS)
             return corrected.to(self.device)
         policy = load_policy(self.run_folder / folder, self.config, self.task.spec)
         return policy.to(self.device)
