@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,13 @@ def write_bag(
     holds: tuple[int, ...] = (),
     seed: int = 0,
     label_tick: int | None = None,
+    actions: Mapping[int, Sequence[float]] | None = None,
 ) -> Path:
-    """Record one regular episode; at the ticks ``holds`` the gateway held."""
+    """Record one regular episode; at the ticks ``holds`` the gateway held.
+
+    Args:
+        actions: what is recorded as executed at these ticks instead of the regular actions.
+    """
     rng = np.random.default_rng(seed)
     writer = EpisodeWriter(data, name, task)
     store = ensure_type("geometry_msgs/msg/PoseStamped")
@@ -76,7 +82,8 @@ def write_bag(
         tool = np.array([0.01 * tick, 0.02])
         points = rng.uniform(-0.1, 0.1, (task.observation.num_points, 3)).astype(np.float32)
         hold = tick in holds
-        action = np.array([0.01, 0.001 * tick], dtype=np.float32)
+        regular = np.zeros(2) if hold else np.array([0.01, 0.001 * tick])
+        action = np.asarray((actions or {}).get(tick, regular), dtype=np.float32)
         types = {key: stream.type for key, stream in task.streams.items()}
         messages = {
             "joint_states": make(
@@ -105,7 +112,7 @@ def write_bag(
                 hold=hold,
                 chunk_index=tick % 4,
                 chunk_sequence=tick // 4,
-                action=np.zeros(2, dtype=np.float32) if hold else action,
+                action=action,
             ),
         }
         for stream in messages.keys() & task.streams.keys():

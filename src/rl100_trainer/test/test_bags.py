@@ -1,5 +1,6 @@
 """Bags to arrays: the observations of the shared assembler, holds left out, damage skipped with a
-sentence, a cache that gives the same and heals itself, filters and refusals.
+sentence, a cache that gives the same and heals itself, filters and refusals; executed actions that
+aren't finite values of the task's action space are refused, unless nobody executed them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,6 +145,55 @@ def test_outcomes_tasks_and_versions_are_kept_apart(tmp_path: Path, task: Task) 
     assert len(report.skipped) == 1 and "another version of task 'push'" in report.skipped[0]
     episodes, _ = read_episodes([tmp_path], task, ["success"], other_versions=True)
     assert sorted(e.episode_id for e in episodes) == ["good", "other"]
+
+
+@pytest.mark.parametrize("action", [(np.nan, 0.0), (0.0, -np.inf), (0.01, 0.0, 0.0), ()])
+def test_an_action_that_the_task_does_not_know_is_refused(
+    tmp_path: Path, task: Task, action: tuple[float, ...]
+) -> None:
+    path = bags.write_bag(tmp_path, "spoilt", task, ticks=4, actions={2: action})
+    with pytest.raises(ContractError) as told:
+        read_episode(path, task)
+    sentence = str(told.value)
+    assert str(path) in sentence and "\n" not in sentence
+    assert "an executed action is not 2 finite values, as task 'push' asks for" in sentence
+
+
+def test_a_spoilt_action_costs_its_own_episode_only(tmp_path: Path, task: Task) -> None:
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    bags.write_bag(data, "good", task, ticks=4)
+    bags.write_bag(data, "spoilt", task, ticks=4, actions={2: (0.0, np.inf)})
+    for _ in range(2):  # it doesn't come back from the cache either
+        episodes, report = read_episodes([data], task, ["success"], cache=cache)
+        assert [e.episode_id for e in episodes] == ["good"]
+        assert len(report.skipped) == 1 and "spoilt: an executed action" in report.skipped[0]
+    with pytest.raises(ContractError, match="not 2 finite values"):
+        read_episodes([data], task, ["success"], cache=cache, strict=True)
+
+
+@pytest.mark.parametrize("nobody", [{"holds": (2,)}, {"label_tick": 2}])
+def test_what_nobody_executed_may_be_anything(
+    tmp_path: Path, task: Task, nobody: dict[str, Any]
+) -> None:
+    """Ticks that are left out spoil nothing: the gateway held, or the verdict was there."""
+    path = bags.write_bag(tmp_path, "one", task, ticks=4, actions={2: (np.nan, 0.0)}, **nobody)
+    assert np.isfinite(read_episode(path, task).actions).all()
+
+
+def test_a_recording_of_another_action_space_is_refused(tmp_path: Path, task: Task) -> None:
+    """Which --other-task-versions lets through: an axis more, and all actions are too short."""
+    data = tmp_path / "data"
+    bags.write_bag(data, "flat", task, ticks=4)
+    values = task.model_dump()
+    values["action"] |= {"names": ["x", "y", "z"], "low": [-0.03] * 3, "high": [0.03] * 3}
+    values["action"]["fixed_position"] = {}
+    for name in ("position_low", "position_high", "velocity", "acceleration", "jerk"):
+        values["limits"][name] = [*values["limits"][name], values["limits"][name][-1]]
+    spatial = Task.model_validate(values)
+    with pytest.raises(ContractError, match="another version of task 'push'"):
+        read_episodes([data], spatial, ["success"])
+    with pytest.raises(ContractError, match="not 3 finite values, as task 'push' asks for"):
+        read_episodes([data], spatial, ["success"], other_versions=True)
 
 
 def test_missing_folder_is_a_sentence(tmp_path: Path, task: Task) -> None:
