@@ -20,6 +20,7 @@ from rl100_contracts.loading import StrictModel, load_json_model, sync, write_js
 CHECKPOINT = "checkpoint"  # folder in a run's
 STATE_FILE = "state.json"
 TENSOR_FILE = "tensors.safetensors"
+LONGEST_REASON = 160
 
 
 class CheckpointState(StrictModel):
@@ -75,7 +76,10 @@ def load_weights(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(load_tensors(path))
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        lines = str(error).splitlines()
+        reason = lines[min(1, len(lines) - 1)].strip()
+        if len(reason) > LONGEST_REASON:  # it names every key
+            reason = f"{reason[:LONGEST_REASON]}…"
         raise ContractError(
             f"{path}: doesn't fit the networks of this configuration ({reason})"
         ) from None

@@ -339,11 +339,23 @@ def load_config(
 
 
 def config_of_run(run: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Configuration of a finished run's bundle, with overrides; raises ContractError."""
+    """Configuration of a finished run's bundle, with overrides.
+
+    Raises:
+        ContractError: there is none, a mistake in an override, or one that wants other networks.
+    """
     path = run / "bundle" / CONFIG
     if not path.is_file():
         raise ContractError(f"{path}: not there: what is gone on from must be a finished run")
-    return load_config(path, overrides)
+    config, own = load_config(path, overrides), load_config(path)
+    # Some of them have the same shapes and would be taken for the others without a word.
+    for key, value in own.model:
+        if getattr(config.model, key) != value:
+            raise ContractError(
+                f"model.{key} is {value} in {path}: the weights that are gone on from stay what "
+                "they are; leave the override out, or begin with imitation"
+            )
+    return config
 
 
 def _with_overrides(keys: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

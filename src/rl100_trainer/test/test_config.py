@@ -88,5 +88,7 @@ def test_overrides_of_a_later_stage_are_checked_against_its_runs_configuration(
     (tmp_path / "bundle" / "config.yaml").write_text(earlier.to_yaml())
     config = config_of_run(tmp_path, ["diffusion.sigma_max=0.1"])
     assert (config.diffusion.sigma_min, config.diffusion.sigma_max) == (0.01, 0.1)
+    with pytest.raises(ContractError, match=r"model\.prediction is sample in .*config\.yaml"):
+        config_of_run(tmp_path, ["model.prediction=epsilon"])
     with pytest.raises(ContractError, match="must be a finished run"):
         config_of_run(tmp_path / "bundle")

@@ -66,6 +66,7 @@ def make_transitions(
         ContractError: no episode, or shapes that aren't the task's.
     """
     windows = make_windows(episodes, spec, spec.n_action_steps)
+    episodes = [episode for episode in episodes if len(episode)]  # as the windows are
     ends, last, times, starts, finals = [], [], [], [], []
     offset = 0
     for episode in episodes:
