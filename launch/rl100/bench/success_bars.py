@@ -24,7 +24,7 @@ def draw_success(
     axes.errorbar(place, rate, yerr=[[rate - low], [high - rate]], color="black", capsize=4)
     for count, episodes in zip(successes, trials, strict=True):
         axes.plot(place, count / episodes, "o", ms=4, color="k")
-    axes.text(place, min(high + 0.02, 1.02), f"{rate:.0%}", ha="center")
+    axes.text(place, min(high + 0.02, 1.02), f"{rate:.1%}", ha="center")
 
 
 def save_picture(figure: Figure, what: str, results: Sequence[dict[str, Any]], path: Path) -> Path:
