@@ -26,6 +26,8 @@ def policy_version_of(name: str) -> str:
     for folder in (Path(name), Path(name) / "bundle"):
         if (folder / MANIFEST).is_file():
             return load_manifest(folder).policy_version
+    if "/" in name and not Path(name).exists():
+        raise ContractError(f"{name}: no such folder: give a bundle, a run, or a policy's version")
     if Path(name).exists():
         raise ContractError(f"{name}: holds no bundle: give a bundle, or the folder of a run")
     return name
@@ -91,8 +93,8 @@ def compare(infos: Sequence[EpisodeInfo], candidate: str, behaviour: str, limit:
         if not own:
             there = sorted({info.policy_version for info in infos} - {""})
             raise ContractError(
-                f"no episode with a verdict was recorded with the policy {version}: there are "
-                f"those of {', '.join(there) or 'no policy'}"
+                f"no episode with a verdict was recorded with the policy {version}, only "
+                + (f"with {', '.join(there)}" if there else "demonstrations")
             )
         outcomes.append(own)
     test = SequentialTest(limit=limit)

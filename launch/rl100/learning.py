@@ -20,6 +20,7 @@ from rl100_trainer.progress import Progress, ProgressCallback, StopRequested, ne
 from rl100_trainer.rollouts.pool import EnvironmentPool
 from rl100_trainer.rollouts.source import OnPolicySource, Outcomes, Sampler
 from rl100_trainer.rollouts.vector import VectorSource
+from rl100_trainer.run_lock import locked
 from rl100_trainer.stages.iterate import IterativeTraining
 
 DEMONSTRATIONS = "demonstrations.npz"
@@ -81,6 +82,7 @@ class Learning:
     def __enter__(self) -> Learning:
         torch.set_num_threads(len(os.sched_getaffinity(0)))  # the worlds rest meanwhile
         with ExitStack() as stack:
+            stack.enter_context(locked(self.run))
             self.source: OnPolicySource = (
                 self._open_ros(stack) if self.through_ros else self._open_pool(stack)
             )

@@ -156,8 +156,9 @@ def test_a_trial_that_is_over_keeps_what_is_no_worse(tmp_path: Path) -> None:
 def test_comparisons_that_make_no_sense_are_told(data: Path) -> None:
     for arguments, words in (
         (("v1", "v1"), "compared with itself"),
-        (("v1", "v9"), "with the policy v9: there are those of v1"),
+        (("v1", "v9"), "with the policy v9, only with v1"),
         ((data, "v1"), "holds no bundle"),
+        (("v1", "no/where"), "no such folder"),
     ):
         with pytest.raises(ContractError, match=words):
             run("compare", *arguments, "--data", data)

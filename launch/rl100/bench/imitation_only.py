@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Literal, get_args
 
 from rl100.learning import Learning
+from rl100_trainer.progress import Progress, ProgressCallback
 from rl100_trainer.stages.imitation import train_imitation
 from rl100_trainer.stages.improvement import load_critics
 from rl100_trainer.stages.reimitation import STEPS, imitation_plan, with_steps
@@ -41,11 +44,15 @@ def imitation_only(learning: Learning, seeds: Sequence[int]) -> dict[str, int]:
             learning.run / name,
             weights=plan.weights,
             start=plan.start,
-            progress=learning.progress,
+            progress=partial(_named, learning.progress, kind),
             stop=learning.stop,
         )
         successes[f"{name}_success"] = _successes(learning, f"{name}/bundle", seeds)
     return successes
+
+
+def _named(show: ProgressCallback, kind: Kind, progress: Progress) -> None:
+    show(replace(progress, phase=f"imitate {kind}: {progress.phase}"))
 
 
 def _successes(learning: Learning, folder: str, seeds: Sequence[int]) -> int:

@@ -28,6 +28,8 @@ from rl100_contracts.errors import ContractError
 from rl100_contracts.loading import write_json_atomic
 from rl100_contracts.task import Task, load_task
 from rl100_msgs.msg import TrainProgress
+from rl100_trainer.console import PlainLines
+from rl100_trainer.progress import Progress as Shown
 
 # Start states of demonstrations and of evaluation never overlap, whatever the seed.
 EVALUATION_SEEDS = 1_000_000
@@ -105,7 +107,9 @@ class _Bars:
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
             console=console,
+            disable=not console.is_terminal,
         )
+        self._lines = None if console.is_terminal else PlainLines(console.file)
 
     def __enter__(self) -> _Bars:
         self._progress.__enter__()
@@ -122,6 +126,8 @@ class _Bars:
         def show(result: EpisodeResult) -> None:
             done.append(result.success)
             note = f"{sum(done)} of {len(done)} solved"
+            if self._lines is not None:
+                self._lines.show(Shown("demo", title, len(done), total), note)
             self._progress.update(bar, completed=len(done), note=note)
 
         return show
@@ -132,6 +138,10 @@ class _Bars:
 
         def show(progress: TrainProgress) -> None:
             phase = str(progress.phase)
+            if self._lines is not None:
+                step, total = int(progress.step), int(progress.total_steps)
+                loss, eta_s = float(progress.loss), float(progress.eta_s)
+                self._lines.show(Shown("demo", f"training: {phase}", step, total, loss, eta_s))
             if phase not in bars:
                 bars[phase] = self._progress.add_task(
                     f"training: {phase}", total=progress.total_steps, note=""

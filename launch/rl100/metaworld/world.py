@@ -31,8 +31,8 @@ def library() -> tuple[Any, Any]:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
     except ImportError as error:
         raise ContractError(
-            "Meta-World is not in this Python environment: run `make metaworld`, and then "
-            f".venv-metaworld/bin/python in place of python ({error})"
+            "Meta-World is not in this Python environment: run `make metaworld`; ./rl100 then "
+            f"finds it, and scripts start with .venv-metaworld/bin/python ({error})"
         ) from None
     return mujoco, ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 

@@ -110,6 +110,13 @@ def _run(
         return
     episodes = int(result.metrics.get("episodes", 0))
     print(f"trained on {episodes} episodes, {len(skipped)} skipped")
+    if "j_candidate" in result.metrics:
+        figures = result.metrics
+        print(
+            f"the gate let {figures['accepted']:.0f} of {figures['phases']:.0f} phases pass: Ĵ "
+            f"{figures['j_behaviour']:.4g} before the last of them, {figures['j_candidate']:.4g} "
+            "after; try the policy before you go on with it (rl100 episodes compare)"
+        )
     print(f"bundle {result.policy_version} in {result.bundle}")
 
 

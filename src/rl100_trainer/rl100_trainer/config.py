@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from rl100_contracts.bundle import CONFIG
+from rl100_contracts.bundle import CONFIG, MANIFEST
 from rl100_contracts.errors import ContractError
 from rl100_contracts.loading import StrictModel, describe, parse_model, read_text
 
@@ -181,7 +181,10 @@ class OfflineConfig(StrictModel):
 class OnlineConfig(StrictModel):
     """On-policy reinforcement learning."""
 
-    env_steps: Count = Field(default=1_000_000, description="control steps to collect at most")
+    env_steps: Count = Field(
+        default=1_000_000,
+        description="control steps to collect at most (the simulated arm: 600000)",
+    )
     environments: Count = Field(default=64, description="simulated worlds side by side")
     decisions: Count = Field(default=20, description="decisions of each between two updates")
     learning_rate: Rate = Field(
@@ -345,8 +348,15 @@ def config_of_run(run: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         ContractError: there is none, a mistake in an override, or one that wants other networks.
     """
     path = run / "bundle" / CONFIG
+    if (run / MANIFEST).is_file():
+        raise ContractError(f"{run}: is a bundle: give the folder of the run that it is in")
     if not path.is_file():
         raise ContractError(f"{path}: not there: what is gone on from must be a finished run")
+    if not (run / "bundle" / MANIFEST).is_file():
+        raise ContractError(
+            f"{run}: a run of a benchmark's task, which has no robot: what is gone on from must be "
+            "a run of a task with a task file"
+        )
     config, own = load_config(path, overrides), load_config(path)
     # Some of them have the same shapes and would be taken for the others without a word.
     for key, value in own.model:

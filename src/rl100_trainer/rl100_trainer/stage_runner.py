@@ -18,6 +18,7 @@ from rl100_trainer.data.bags import read_episodes
 from rl100_trainer.data.dataset import EpisodeArrays
 from rl100_trainer.disc import disc_told
 from rl100_trainer.progress import Progress, ProgressCallback
+from rl100_trainer.run_lock import locked
 from rl100_trainer.stages.imitation import train_imitation
 from rl100_trainer.stages.recorded import RecordedStage
 from rl100_trainer.stages.runs import TrainedPolicy
@@ -89,7 +90,7 @@ def run_stage(request: StageRequest, show: ProgressCallback) -> tuple[TrainedPol
         for sentence in report.skipped:
             print(f"skipped: {sentence}", file=sys.stderr)
         then = "it goes on from the last checkpoint" if stage == "il" else "it begins again"
-        with disc_told(f"{request.out}: the run", then):
+        with disc_told(f"{request.out}: the run", then), locked(request.out):
             result = _train(request, config, task, episodes, show, stop)
     return result, report.skipped
 

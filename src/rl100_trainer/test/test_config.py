@@ -86,9 +86,15 @@ def test_overrides_of_a_later_stage_are_checked_against_its_runs_configuration(
     earlier = load_config(None, ["diffusion.sigma_min=0.01"])
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "config.yaml").write_text(earlier.to_yaml())
+    (tmp_path / "bundle" / "manifest.json").touch()
     config = config_of_run(tmp_path, ["diffusion.sigma_max=0.1"])
     assert (config.diffusion.sigma_min, config.diffusion.sigma_max) == (0.01, 0.1)
     with pytest.raises(ContractError, match=r"model\.prediction is sample in .*config\.yaml"):
         config_of_run(tmp_path, ["model.prediction=epsilon"])
-    with pytest.raises(ContractError, match="must be a finished run"):
+    with pytest.raises(ContractError, match="is a bundle: give the folder of the run"):
         config_of_run(tmp_path / "bundle")
+    with pytest.raises(ContractError, match="must be a finished run"):
+        config_of_run(tmp_path / "nowhere")
+    (tmp_path / "bundle" / "manifest.json").unlink()
+    with pytest.raises(ContractError, match="a run of a benchmark's task, which has no robot"):
+        config_of_run(tmp_path)

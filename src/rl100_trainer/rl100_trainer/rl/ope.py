@@ -304,7 +304,9 @@ class Gate:
         clear = difference > 0.0 and difference > self.z * error
         enough = difference > 0.0 and difference >= margin
         passed = {"paired": clear, "margin": enough, "both": clear and enough}[self.rule]
-        figures = f"ΔĴ {difference:.4g} ± {error:.2g}, margin {margin:.2g}"
+        figures = f"ΔĴ {difference:.4g} ± {error:.2g}"
+        if self.rule != "paired":
+            figures += f", margin {margin:.2g}"
         return passed, f"{'accepted' if passed else 'refused'} by rule {self.rule}: {figures}"
 
     def _warnings(self, behaviour: Estimate, candidate: Estimate, kl: float) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ def diagnose_critics(
     chunks: int = CHUNKS,
     continuations: int = CONTINUATIONS,
     seed: int = 0,
+    on_state: Callable[[int, int], None] = lambda done, total: None,
 ) -> WithinState:
     """Compare Q with Monte-Carlo returns, within states and between them.
 
@@ -40,6 +41,7 @@ def diagnose_critics(
         states: decisions that are looked at, at random.
         chunks: proposals at each.
         continuations: simulated ends of each proposal, whose mean is its return.
+        on_state: told how many states are done, of how many; may raise to stop.
 
     Raises:
         ValueError: an episode without chains.
@@ -51,7 +53,8 @@ def diagnose_critics(
     places = [(e, d) for e, ep in enumerate(episodes) for d in range(int(ep.decision.sum()))]
     chosen = [places[i] for i in rng.choice(len(places), min(states, len(places)), replace=False)]
     values, returns = [], []
-    for index, decision in chosen:
+    for number, (index, decision) in enumerate(chosen):
+        on_state(number, len(chosen))
         episode = episodes[index]
         if episode.chains is None:
             raise ValueError(f"episode {episode.episode_id} has no chains")
@@ -76,6 +79,7 @@ def diagnose_critics(
         rows = torch.full((chunks,), row, device=device)
         actions = normaliser.action(torch.from_numpy(proposed).to(device))
         values.append(_q(critics, (*data.observed(rows), data.times[rows]), actions).cpu())
+    on_state(len(chosen), len(chosen))
     return diagnose(torch.stack(values), torch.from_numpy(np.stack(returns)), seed=seed)
 
 

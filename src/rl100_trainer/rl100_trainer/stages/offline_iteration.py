@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -139,6 +140,7 @@ class OfflineIteration:
                 self._starts,
                 run.task.max_steps,
                 seed=self.seed,
+                on_state=lambda done, total: run.on_step("try critics", done, total),
             ).as_dict()
         return result
 
@@ -204,7 +206,7 @@ class OfflineIteration:
             folder / RETRAINED,
             weights=plan.weights,
             start=plan.start,
-            progress=run.progress,
+            progress=lambda p: run.progress(replace(p, phase=f"re-train {p.phase}")),
             stop=run.stop,
         )
         return {"metrics": result.metrics}

@@ -78,15 +78,23 @@ class RecordedStage:
         self.task = LearningTask.of(self.contract)
         self.stage = stage
         self.parent = verify_bundle(self.previous / "bundle", self.contract).policy_version
+        if self.run.resolve() == self.previous.resolve():
+            raise ContractError(f"{self.run}: is the run that is gone on from: give a new folder")
         policy = load_policy(self.previous / "bundle", self.config, self.task.spec)
+        return policy.to(choose_device(self.config.run.device))
+
+    def _begin(self) -> None:
+        """Now that everything is known to be good, the folder is this run's."""
         open_run(self.run, self.config, self.task, fingerprint(self.episodes))
         if (self.run / "bundle").exists():
             raise ContractError(f"{self.run}: this run is finished: give another folder")
-        return policy.to(choose_device(self.config.run.device))
 
     def _on_step(self, phase: str, step: int, total: int, loss: float) -> None:
         if self.stop():
-            raise Interrupted(f"interrupted in {phase}; nothing of {self.previous} was changed")
+            raise Interrupted(
+                f"interrupted in {phase}; nothing of {self.previous} was changed, and the same "
+                "command begins again"
+            )
         self.progress(Progress(self.stage, phase, step, total, loss))
 
     def _save(self, policy: DiffusionPolicy, metrics: dict[str, float]) -> TrainedPolicy:
@@ -111,6 +119,7 @@ class RecordedStage:
             Interrupted: ``stop`` returned True.
         """
         policy = self._open("offline")
+        self._begin()
         seed = self.config.run.seed
         learnt = self.config, self.task, self.episodes
         critics, logs = fit_critics(policy, *learnt, seed=seed, on_step=self._on_step)
@@ -123,9 +132,8 @@ class RecordedStage:
         save_tensors(self.run / VALUE, dict(critics.v.state_dict()))
         last = [verdict for verdict in done.verdicts if verdict["accepted"]][-1]
         figures = {k: float(last[k]) for k in ("j_behaviour", "j_candidate") if last[k] is not None}
-        return self._save(
-            policy, {**logs, **done.logs, **figures, "accepted": float(done.accepted)}
-        )
+        phases = {"accepted": float(done.accepted), "phases": float(len(done.verdicts))}
+        return self._save(policy, {**logs, **done.logs, **figures, **phases})
 
     def online(self) -> TrainedPolicy:
         """One on-policy update.
@@ -145,6 +153,7 @@ class RecordedStage:
                 f"the {len(own)} episodes of the policy {self.parent} hold {decisions} decisions, "
                 f"and an update takes {FEWEST_DECISIONS} or more: record a few dozen rollouts"
             )
+        self._begin()
         value = make_value(policy, self.config.run.seed)
         warm = (self.previous / VALUE).is_file()
         if warm:
