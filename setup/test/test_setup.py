@@ -272,6 +272,31 @@ def test_env_sets_profile_and_middleware_unless_the_user_did() -> None:
     assert mine[1] == "/my.xml"
 
 
+@pytest.mark.parametrize(
+    ("command", "policy"),
+    [
+        (("up", "deploy"), "PASSIVE"),
+        (("train", "il"), "PASSIVE"),  # beside the robot's nodes
+        (("bench", "policy"), "PASSIVE"),
+        (("bench", "learn", "--quick"), "unset"),
+        (("iterate", "--out", "x"), "unset"),
+    ],
+)
+def test_threads_stay_awake_only_where_the_learner_is_alone(
+    tmp_path: Path, command: tuple[str, ...], policy: str
+) -> None:
+    told = 'import os; print(os.environ.get("OMP_WAIT_POLICY", "unset"), flush=True); os._exit(0)'
+    (tmp_path / "sitecustomize.py").write_text(told)
+    done = subprocess.run(
+        [str(ROOT / "rl100"), *command],
+        env={"PATH": os.environ["PATH"], "HOME": "/", "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        cwd="/",
+    )
+    assert done.stdout.split() == [policy], done.stderr
+
+
 def test_env_works_through_a_link_and_nested(tmp_path: Path) -> None:
     link = tmp_path / "rl100"
     link.symlink_to(ROOT / "rl100")
