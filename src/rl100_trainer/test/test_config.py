@@ -72,7 +72,7 @@ def test_a_tasks_own_defaults_come_before_presets_and_files(tmp_path: Path) -> N
     assert load_config(None, ["batch_size=8"], task_overrides=own).imitation.batch_size == 8
 
 
-@pytest.mark.parametrize("preset", ["paper", "paper_single"])
+@pytest.mark.parametrize("preset", ["paper", "paper_small", "paper_single"])
 def test_the_papers_critics_bootstrap_and_imitation_takes_all(preset: str) -> None:
     config = load_config(preset)
     assert config.critic.monte_carlo == 0.0

@@ -57,9 +57,7 @@ SKIPNET = Network("skipnet", 100.0, "paper_single")
 # the time of the export: it has two. DDIM runs in PyTorch, with DDIM_STEPS.
 UNET = ("model.horizon=16", "diffusion.steps=2")
 UNET_ACTIONS = 8
-UNET_SMALL = Network(
-    "unet_small", 30.0, "paper", ("model.widths=[128,256,384]", *UNET), actions=UNET_ACTIONS
-)
+UNET_SMALL = Network("unet_small", 30.0, "paper_small", UNET, actions=UNET_ACTIONS)
 UNET_FULL = Network("unet_full", 30.0, "paper", UNET, actions=UNET_ACTIONS)
 
 
