@@ -228,6 +228,7 @@ def test_imitation_ends_in_a_bundle_that_takes_bytes(
     assert shapes == {name: shape for name, (_, shape) in inputs.items() if name != "noise"}
 
 
+@pytest.mark.slow
 def test_the_encoder_starts_from_given_weights(tmp_path: Path, config: TrainConfig) -> None:
     task = rgb_task()
     weights = ResNet18().state_dict()

@@ -182,6 +182,7 @@ def test_what_does_not_fit_the_task_leaves_no_run(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_rollouts_can_be_stopped_between_episodes(
     pool: EnvironmentPool, demonstrations: list[EpisodeArrays], tmp_path: Path
 ) -> None:
@@ -230,9 +231,9 @@ class Judged(VectorSource):
     ("wins", "kept"),  # of the improvements' trials, then of the re-training's
     [
         ((True, True, False), "iteration_1/candidate_2"),
-        ((True, False, False), "iteration_1/candidate"),
-        ((True, False, True), "iteration_1/imitate/bundle"),
-        ((False, True), "iteration_1/imitate/bundle"),
+        pytest.param((True, False, False), "iteration_1/candidate", marks=pytest.mark.slow),
+        pytest.param((True, False, True), "iteration_1/imitate/bundle", marks=pytest.mark.slow),
+        pytest.param((False, True), "iteration_1/imitate/bundle", marks=pytest.mark.slow),
         ((False, False), "il/bundle"),
     ],
 )
@@ -268,6 +269,7 @@ def test_the_best_of_improvements_and_retraining_is_kept(
     assert all(torch.equal(wanted[name], last[name]) for name in last)
 
 
+@pytest.mark.slow
 def test_episodes_of_trials_are_data(
     pool: EnvironmentPool, demonstrations: list[EpisodeArrays], tmp_path: Path
 ) -> None:

@@ -123,7 +123,7 @@ def test_the_best_policy_is_kept(
         ((0.5, 1.0, 1.0, 1.0), 4, [3]),
         ((0.5, 1.0, 1.0, 0.9, 0.5, 1.0, 1.0, 1.0), 8, [3, 7]),  # lucky twice: it goes on
         # The steps are over; then the last one and the best one on other starts.
-        ((1.0, 0.5, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5), 12, [10, 11]),
+        pytest.param((1.0, 0.5) * 5, 12, [10, 11], marks=pytest.mark.slow),
     ],
 )
 def test_the_stage_ends_early_only_when_other_starts_confirm_it(
