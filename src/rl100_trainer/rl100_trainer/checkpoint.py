@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rl100_contracts.errors import ContractError
 from rl100_contracts.loading import StrictModel, load_json_model, sync, write_json_atomic
+from rl100_trainer.disc import cannot_be_written
 
 CHECKPOINT = "checkpoint"  # folder in a run's
 STATE_FILE = "state.json"
@@ -103,10 +104,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         os.rename(fresh, folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ContractError(
-            f"{folder}: the checkpoint cannot be written ({reason}): make room or mend the folder, "
-            "then give the same command again; it goes on from the last checkpoint"
+        raise cannot_be_written(
+            f"{folder}: the checkpoint", error, "it goes on from the last checkpoint"
         ) from None
     shutil.rmtree(old, ignore_errors=True)
 

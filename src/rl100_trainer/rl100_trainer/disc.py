@@ -22,6 +22,15 @@ DISC = (
 )
 
 
+def cannot_be_written(what: str, error: OSError | SafetensorError, then: str) -> ContractError:
+    """The sentence about a write that failed; see :func:`disc_told`."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return ContractError(
+        f"{what} cannot be written ({reason}): make room or mend the folder, then give the "
+        f"same command again; {then}"
+    )
+
+
 @contextlib.contextmanager
 def disc_told(what: str, then: str) -> Iterator[None]:
     """Within it, a write that the disc refuses raises ContractError; other errors stay as they are.
@@ -35,8 +44,4 @@ def disc_told(what: str, then: str) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno not in DISC:
             raise
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise ContractError(
-            f"{what} cannot be written ({reason}): make room or mend the folder, then give the "
-            f"same command again; {then}"
-        ) from None
+        raise cannot_be_written(what, error, then) from None

@@ -209,8 +209,8 @@ def _fresh(network: Network, seed: int, *overrides: str) -> DiffusionPolicy:
 
 def eager_policy(network: Network, bundle: Path) -> DiffusionPolicy:
     """The very network of a bundle in PyTorch, with a schedule of ``DDIM_STEPS`` steps."""
-    from rl100_trainer.checkpoint import load_tensors
+    from rl100_trainer.checkpoint import load_weights
 
     policy = _fresh(network, 0, f"diffusion.steps={DDIM_STEPS}")
-    policy.load_state_dict(load_tensors(bundle / WEIGHTS))
+    load_weights(policy, bundle / WEIGHTS)
     return policy
